@@ -1,37 +1,43 @@
 # cython: language_level=3
 """The cell: header, tags, stamps. The bytes that are the same in memory, mail, wire and disk.
 
-Owns    the header's layout, the tags' numbers, the stamp. Joins of whole cells are in cell.pyx.
+Owns    the header's layout and the tags' numbers. Joins of whole cells are in cell.pyx; the stamp is
+        in stamp.pxd (so that the registry can stand between the two) and is also named from here.
 
     offset  size
     0       1     format      1
     1       1     tag         which lattice (TAG_*)
-    2       1     flags       CELL_GENERATION | CELL_EXPIRY | CELL_FIELDS
+    2       1     flags       CELL_GENERATION | CELL_EXPIRY | CELL_FIELDS | CELL_SIBLINGS
     3       1     reserved    0
     4       4     body        bytes that follow the 8-byte header
     8       20    generation  stamp               iff CELL_GENERATION (a zero stamp is left out)
     ..      8+20  expiry      deadline ms, stamp  iff CELL_EXPIRY     (a zero stamp is left out)
     ..      2+n   fields      u16 n, then (u8 type, u16 length, bytes)*, types ascending
                                                   iff CELL_FIELDS     (no fields: left out)
-    ..            state       the lattice's canonical state, to the end of the body
+    ..            state       the lattice's canonical state, to the end of the body; iff
+                              CELL_SIBLINGS: two or more (varint length, state), states ascending
 
 Invariants
     equal cells have equal bytes: whatever is zero or empty is absent, never spelled out
     a deadline of 0 with a stamp means "made permanent at that stamp"
+    TAG_NONE => the state is empty: a deletion, which is nothing but its generation
+    CELL_SIBLINGS => whoever joined did not know the tag: it kept both states. Who knows the tag
+        calls cell_resolve before anything else (cell_verify refuses the flag on a known tag)
     HEADER_SIZE <= size of a cell <= CELL_SIZE_MAX
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from annapy._core.codec cimport Buf, Span
+from annapy._core.stamp cimport STAMP_SIZE, Stamp, stamp_compare, stamp_is_zero
 
 cdef enum:
     CELL_FORMAT = 1
     HEADER_SIZE = 8
-    STAMP_SIZE = 20
     EXPIRY_SIZE = 28
     CELL_GENERATION = 1
     CELL_EXPIRY = 2
     CELL_FIELDS = 4
+    CELL_SIBLINGS = 8
     NESTING_MAX = 8            # maps within maps
 
 cdef enum:
@@ -70,12 +76,6 @@ cdef enum Tag:
     TAG_USER = 22              # a user-defined lattice: named, encoded states as dotted siblings
 
 
-cdef packed struct Stamp:      # hybrid logical clock; ordered by (hlc, actor, client)
-    uint64_t hlc               # 48-bit milliseconds since 1970 << 16 | 16-bit logical
-    uint64_t actor             # node id << 20 | incarnation, or a hash of a name
-    uint32_t client            # client incarnation
-
-
 cdef struct Cell:              # a parsed header; every span is borrowed from the cell's bytes
     uint8_t tag
     uint8_t flags
@@ -85,18 +85,6 @@ cdef struct Cell:              # a parsed header; every span is borrowed from th
     Span fields                # the (type, length, bytes)* run, without its u16
     Span state
 
-
-cdef inline int stamp_compare(const Stamp* a, const Stamp* b) noexcept nogil:
-    if a.hlc != b.hlc:
-        return -1 if a.hlc < b.hlc else 1
-    if a.actor != b.actor:
-        return -1 if a.actor < b.actor else 1
-    if a.client != b.client:
-        return -1 if a.client < b.client else 1
-    return 0
-
-cdef inline bint stamp_is_zero(const Stamp* s) noexcept nogil:
-    return s.hlc == 0 and s.actor == 0 and s.client == 0
 
 cdef int cell_parse(Span bytes, Cell* cell) noexcept nogil
 # Header only, canonical form checked; the state is not looked into. OK or CORRUPT.
@@ -116,3 +104,10 @@ cdef int cell_join(Span a, Span b, Buf* out) noexcept nogil
 
 cdef int cell_order(Span a, Span b, int* order) noexcept nogil
 # bit 0: a <= b, bit 1: b <= a.
+
+cdef int cell_resolve(Span bytes, Buf* out) noexcept nogil
+# Appends a foreign cell with its siblings joined, if it has any and the tag is known; else a copy.
+# OK, CORRUPT (then nothing is to be believed of `bytes`).
+
+cdef int fields_find(Span fields, uint8_t type, Span* value) noexcept nogil
+# The bytes of one field of a verified run: OK or MISSING.

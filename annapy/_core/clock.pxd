@@ -18,8 +18,8 @@ A *dot* in memory and in every state is 16 bytes: actor u64, seq u64, little-end
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from annapy._core.cell cimport STAMP_SIZE, Stamp
 from annapy._core.codec cimport Buf, Cursor, Span, load_u64
+from annapy._core.stamp cimport STAMP_SIZE, Stamp
 
 cdef enum:
     DOT_SIZE = 16

@@ -17,8 +17,8 @@ append their result to `out`; on failure `out` is void and a negative Status is 
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from annapy._core.cell cimport Stamp
 from annapy._core.codec cimport Buf, Span
+from annapy._core.stamp cimport Stamp
 
 cdef enum OpCode:
     OP_NONE = 0
