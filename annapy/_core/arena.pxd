@@ -11,7 +11,7 @@ Callers arena_*: the owner process (pages are taken under an atomic cursor, so h
 
 Slabs. Up to SMALL_MAX a slab belongs to a size class: every 16 bytes up to 256, then eight to a
 doubling, so at most 1/8 of a slab over 128 bytes is padding. Slabs of a class are cut from spans
-(runs of 4 to 32 pages, see pages.pxd); a span knows its free slabs by a bitmap, and a span that is
+(runs of 1 to 32 pages, see pages.pxd); a span knows its free slabs by a bitmap, and a span that is
 wholly free becomes pages again, for whichever class or large slab needs them next. Above that a
 slab is a run of pages of its own. In front of the bitmaps each class has a magazine of recently
 freed slabs, used last in, first out: what was just freed is still in the cache, and the usual alloc
@@ -71,7 +71,7 @@ cdef struct Arena:               # this process's view
 cdef struct Magazine:            # free slabs of one class, the next one last
     uint16_t len
     uint16_t limit               # at most this many: 64 KiB of them, at least 2
-    uint32_t spans               # how many spans the class has
+    uint32_t slabs               # how many the class has in its spans, free or not
     uint64_t size                # of the class
     uint32_t partial             # list of spans with a marked slab (Pages.runs)
     uint32_t spare               # a wholly free span that is kept, or 0; it stands in the list too

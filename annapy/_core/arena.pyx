@@ -24,10 +24,10 @@ __all__ = ["Attached", "Memory"]
 
 cdef uint64_t MAGIC = 0x31414E4552414E41     # "ANARENA1"
 cdef enum:
-    SPAN_PAGES_MIN = 4
-    SPAN_PAGES = 16
+    SPAN_BYTES_MIN = 8192
+    SPAN_BYTES_MAX = 65536
+    SPAN_SHARE = 16              # a new span is at most 1/16 of what its class has, if it can be
     SPAN_PAGES_MAX = 32
-    SPANS_SHORT = 4              # a class's first spans are short: small stores stay small
     STEP_MIN = 16                # pages
     STEP_MAX = 1024
     PURGE_PAGES_MIN = 16         # shorter free runs keep their memory, unless trimmed
@@ -269,13 +269,10 @@ cdef uint64_t heap_reserve(Heap* heap, uint64_t size) noexcept nogil:
 
 # --- the heap: spans ------------------------------------------------------------------------
 
-cdef uint32_t span_pages(uint64_t size, uint32_t spans) noexcept nogil:
-    """How long the next span of a class is: at most 1/32 lost at its end if that can be had."""
-    cdef uint32_t slabs = 8 if size <= 4096 else 4 if size <= 8192 else 2
+cdef uint32_t span_pages(uint64_t size, uint32_t slabs) noexcept nogil:
+    """The shortest span of at least `slabs` that loses at most 1/32 at its end, if there is one."""
     cdef uint32_t pages, best = 0
     cdef uint64_t lost, best_lost = 0
-    if size <= 1024:
-        return SPAN_PAGES_MIN if spans < SPANS_SHORT else SPAN_PAGES
     for pages in range(<uint32_t>(whole_pages(slabs * size) // PAGE_SIZE), SPAN_PAGES_MAX + 1):
         lost = (pages * PAGE_SIZE) % size
         if lost * 32 <= pages * PAGE_SIZE:
@@ -284,6 +281,23 @@ cdef uint32_t span_pages(uint64_t size, uint32_t spans) noexcept nogil:
             best = pages
             best_lost = lost
     return best
+
+
+cdef uint32_t span_obtain(Heap* heap, Magazine* m) noexcept nogil:
+    """Pages for the next span. A class's spans grow with their number, so that what a class holds
+    in vain is a small part of what it uses; under pressure a shorter one will do."""
+    cdef uint64_t bytes = SPAN_BYTES_MIN
+    cdef uint32_t slabs, run = 0
+    while bytes < SPAN_BYTES_MAX and bytes * SPAN_SHARE < m.slabs * m.size:
+        bytes *= 2
+    slabs = <uint32_t>(bytes // m.size)
+    while run == 0:
+        slabs = slabs if slabs > 1 else 1
+        run = obtain(heap, span_pages(m.size, slabs))
+        if slabs == 1:
+            break
+        slabs //= 4
+    return run
 
 
 cdef inline uint64_t* span_bits(Run* r) noexcept nogil:
@@ -320,13 +334,13 @@ cdef void span_unlink(Heap* heap, Magazine* m, uint32_t run) noexcept nogil:
 
 cdef bint span_new(Heap* heap, uint32_t c) noexcept nogil:
     cdef Magazine* m = &heap.magazine[c]
-    cdef uint32_t pages = span_pages(m.size, m.spans), run = obtain(heap, pages), i, words
+    cdef uint32_t run = span_obtain(heap, m), i, words
     cdef Run* r
     cdef uint64_t* bits
     if run == 0:
         return False
     r = &heap.pages.runs[run]
-    r.slabs = <uint32_t>(<uint64_t>pages * PAGE_SIZE // m.size)
+    r.slabs = <uint32_t>(<uint64_t>r.pages * PAGE_SIZE // m.size)
     words = (r.slabs + 63) // 64
     if words > 1:
         r.bits = <uint64_t*>malloc(words * sizeof(uint64_t))
@@ -341,9 +355,9 @@ cdef bint span_new(Heap* heap, uint32_t c) noexcept nogil:
     r.hint = 0
     r.state = RUN_SPAN
     r.size_class = <uint8_t>c
-    for i in range(pages):
+    for i in range(r.pages):
         heap.pages.map[r.page + i] = run
-    m.spans += 1
+    m.slabs += r.slabs
     span_link(heap, m, run)
     return True
 
@@ -351,7 +365,7 @@ cdef bint span_new(Heap* heap, uint32_t c) noexcept nogil:
 cdef void span_drop(Heap* heap, Magazine* m, uint32_t run) noexcept nogil:
     """A wholly free span becomes pages."""
     span_unlink(heap, m, run)
-    m.spans -= 1
+    m.slabs -= heap.pages.runs[run].slabs
     release(heap, run)
 
 
@@ -413,7 +427,7 @@ cdef uint64_t small_alloc(Heap* heap, uint32_t c) noexcept nogil:
     if want > r.free:
         want = r.free
     for i in range(want):
-        while bits[r.hint] == 0:
+        while bits[r.hint] == 0:             # bounded: r.free of them are marked
             r.hint += 1
         slot[i] = base + (r.hint * 64 + ctz64(bits[r.hint])) * m.size
         bits[r.hint] &= bits[r.hint] - 1
@@ -564,6 +578,10 @@ cdef class Memory:
     @property
     def used(self) -> int:
         return self.heap.used
+
+    @property
+    def capacity(self) -> int:
+        return self.arena.capacity
 
     @property
     def held(self) -> int:

@@ -75,7 +75,7 @@ cdef int mapping_attach(Mapping* m, int fd, bint writable) noexcept nogil:
     cdef linux.stat_t st
     cdef int seals = mapping_seals(fd)
     mapping_clear(m)
-    if linux.fstat(fd, &st) or st.st_size <= 0 or st.st_size > MAPPING_SIZE_MAX:
+    if linux.fstat(fd, &st) or st.st_size <= 0 or <uint64_t>st.st_size > <uint64_t>MAPPING_SIZE_MAX:
         return CORRUPT
     if st.st_size % PAGE_SIZE:
         return CORRUPT
