@@ -42,6 +42,7 @@ cdef enum Status:
     MISSING = -9      # no such key, field or member                      KeyError
     BUSY = -10        # a bounded wait ran out                            TimeoutError
     SUPERSEDED = -11  # a later stamp is already there; nothing changed
+    COLD = -12        # the key may be on disk: look there, then ask again
 
 
 cdef struct Span:          # borrowed bytes

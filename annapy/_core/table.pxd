@@ -65,6 +65,7 @@ cdef enum:
     REC_PLAIN = 1 << 5           # an LWW cell with a bare header: the value starts at a fixed place
     REC_TREE = 1 << 6            # the state is a tree: the cell's state is its root's offset
     REC_EXTERNAL = 1 << 7        # the payload lives elsewhere (device tier)
+    REC_TRAILER = 1 << 8         # room for a previous record's offset follows the cell
 
 
 cdef struct Root:                # one a store, in the arena
