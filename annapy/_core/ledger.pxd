@@ -8,7 +8,7 @@ Callers the shard's owner, while it has the shard.
 Invariants
     records[record.kid] is the offset of that record, for every record in the table
     a kid on the dirty list has REC_DIRTY in its record, or has been overtaken and is skipped
-    kids do not change while a cut is in flight
+    kids do not change while `hold` is not zero: a cut is in flight, or a batch
     cold_maybe(hash) is true for every key on disk that is not in the table
 Source  SIEVE: Zhang, Yang, Yue, Vigfusson, Rashmi, NSDI 2024. Filter: blocked Bloom filter
         (Putze, Sanders, Singler 2007), one cache line a key, eight bits.
@@ -31,6 +31,7 @@ cdef struct Ledger:
     uint32_t records_cap
     uint32_t holes
     uint32_t hand
+    uint32_t hold
     uint32_t* dirty
     uint32_t dirty_len
     uint32_t dirty_cap

@@ -63,7 +63,7 @@ cdef uint32_t ledger_number(Ledger* ledger, uint8_t* base, uint64_t record) noex
     cdef uint64_t* grown
     cdef uint64_t cap
     if ledger.records_len == ledger.records_cap:
-        if ledger.flight_len == 0 and ledger.holes > ledger.records_len >> 2:
+        if ledger.hold == 0 and ledger.holes > ledger.records_len >> 2:
             if _renumber(ledger, base) != OK:
                 return NO_KID
         else:

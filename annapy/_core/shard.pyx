@@ -21,7 +21,7 @@ from annapy._core.events cimport (
 )
 from annapy._core.hashing cimport hash64
 from annapy._core.ledger cimport (
-    NO_KID, cold_add, cold_maybe, ledger_close, ledger_deadline, ledger_dirty, ledger_drop,
+    NO_KID, Deadline, Ledger, cold_add, cold_maybe, ledger_close, ledger_deadline, ledger_dirty, ledger_drop,
     ledger_due, ledger_init, ledger_number,
 )
 from annapy._core.registry cimport (
@@ -54,6 +54,9 @@ cdef enum:
     SPINS_BEFORE_SLEEP = 2000
     SLEEP_NS = 20000
     EVICTION_ROUNDS = 1 << 20
+    ARRAY_CODE = 0x30            # of annapy.values: an array's code and zeros, then its header
+    ARRAY_HEAD = 4
+    EXPIRED_A_WRITE = 4          # deadlines that a write looks after
 
 
 # --- time -------------------------------------------------------------------------------------
@@ -357,8 +360,10 @@ cdef uint32_t _array_offset(const uint8_t* cell, size_t cell_len) noexcept nogil
     if cell_parse(span(cell, cell_len), &parsed) != OK:
         return 0
     at = <uint64_t>(parsed.state.ptr - cell)
-    if parsed.tag == TAG_LWW and parsed.state.len > STAMP_SIZE + 9:
-        at += STAMP_SIZE + 1
+    if parsed.tag == TAG_LWW:
+        if parsed.state.len < STAMP_SIZE + ARRAY_HEAD + 8 or cell[at + STAMP_SIZE] != ARRAY_CODE:
+            return 0
+        at += STAMP_SIZE + ARRAY_HEAD
     elif parsed.tag != TAG_MAXARRAY and parsed.tag != TAG_SUMARRAY or parsed.state.len < 8:
         return 0
     return <uint32_t>(at + 8 + 8 * <uint64_t>cell[at + 4])
@@ -409,6 +414,45 @@ cdef int _batch_note(Shard* shard, uint32_t kid, uint64_t before) noexcept nogil
     return OK
 
 
+cdef uint64_t _deadline_of(const Record* record) noexcept nogil:
+    cdef Cell cell
+    if cell_parse(span(<const uint8_t*>record + record.cell_off, record.cell_len), &cell) != OK:
+        return 0
+    return cell.deadline_ms
+
+
+cdef void _trim_deadlines(Shard* shard) noexcept nogil:
+    """Drop the heap's entries that no longer say when their key expires."""
+    cdef Ledger* ledger = &shard.ledger
+    cdef Deadline* entries = ledger.deadlines
+    cdef uint32_t i, n = ledger.deadlines_len
+    cdef uint64_t at
+    ledger.deadlines = NULL
+    ledger.deadlines_len = ledger.deadlines_cap = 0
+    for i in range(n):
+        at = ledger.records[entries[i].kid] if entries[i].kid < ledger.records_len else 0
+        if at and _deadline_of(<Record*>(_base(shard) + at)) == entries[i].at_ms:
+            if ledger_deadline(ledger, entries[i].at_ms, entries[i].kid) != OK:
+                free(ledger.deadlines)   # out of memory: keep them all
+                ledger.deadlines = entries
+                ledger.deadlines_len = ledger.deadlines_cap = n
+                return
+    free(entries)
+
+
+cdef int _note_deadline(Shard* shard, const Record* old, uint32_t kid,
+                        uint64_t deadline_ms) noexcept nogil:
+    """One entry a key is enough while its deadline only moves on: it is put back when it comes up."""
+    cdef uint64_t before
+    if old != NULL and old.flags & REC_TTL and not old.flags & REC_TOMBSTONE:
+        before = _deadline_of(old)
+        if before and before <= deadline_ms:
+            return OK
+    if shard.ledger.deadlines_len > 2 * <uint64_t>shard.ledger.records_len + 1024:
+        _trim_deadlines(shard)
+    return ledger_deadline(&shard.ledger, deadline_ms, kid)
+
+
 cdef int _publish(Shard* shard, Place* place, const uint8_t* cell, size_t cell_len, uint32_t flags,
                   uint64_t deadline_ms, bint batch, bint clean) noexcept nogil:
     """A fresh record for the key at `place`, made visible by one store; the old one is freed."""
@@ -445,8 +489,8 @@ cdef int _publish(Shard* shard, Place* place, const uint8_t* cell, size_t cell_l
         flags |= REC_DIRTY
         if old == NULL or not old.flags & REC_DIRTY:
             status = ledger_dirty(&shard.ledger, kid)
-    if flags & REC_TTL and deadline_ms and status == OK:
-        status = ledger_deadline(&shard.ledger, deadline_ms, kid)
+    if flags & REC_TTL and status == OK:
+        status = _note_deadline(shard, old, kid, deadline_ms)
     if batch and not in_batch and status == OK:
         status = _batch_note(shard, kid, before)
     if unlikely(status != OK):
@@ -489,6 +533,7 @@ cdef void shard_batch_end(Shard* shard, bint keep) noexcept nogil:
         _place_of(shard, record, &place)
         if keep:
             store32_release(&record.flags, record.flags & ~<uint32_t>REC_BATCH)
+            _post(shard, EVENT_DELETE if record.flags & REC_TOMBSTONE else EVENT_SET, record)
             if before:
                 shard_free(shard, before, record_size(previous))
             if record.flags & REC_TOMBSTONE and not shard.backed:
@@ -550,7 +595,8 @@ cdef int _store_cell(Shard* shard, Request* request, Place* place, Cell* cell, u
         return status
     request.applied = True
     request.version = shard.ticket
-    _post(shard, event, place.record)
+    if not request.flags & REQ_BATCH:
+        _post(shard, event, place.record)
     if request.flags & REQ_RETURN_NEW:
         return _copy_cell(request, shard.whole.ptr, shard.whole.len)
     return OK
@@ -781,13 +827,16 @@ cdef void shard_apply(Shard* shard, Request* request) noexcept nogil:
     request.status = _decide(shard, request, &place)
     if request.status != OK:
         shard.refused += 1
+    if unlikely(shard.ledger.deadlines_len) and not request.flags & (REQ_EXPIRE | REQ_BATCH):
+        if shard.ledger.deadlines[0].at_ms <= request.now_ms:
+            shard_expire(shard, request.now_ms, EXPIRED_A_WRITE)
 
 
 cdef uint32_t shard_expire(Shard* shard, uint64_t now_ms, uint32_t limit) noexcept nogil:
     """Delete up to `limit` resident keys whose deadline has passed; how many were looked at."""
     cdef Request request
     cdef Record* record
-    cdef uint64_t at_ms
+    cdef uint64_t at_ms, deadline
     cdef uint32_t done = 0
     cdef uint32_t kid
     memset(&request, 0, sizeof(Request))
@@ -799,6 +848,12 @@ cdef uint32_t shard_expire(Shard* shard, uint64_t now_ms, uint32_t limit) noexce
         if kid >= shard.ledger.records_len or shard.ledger.records[kid] == 0:
             continue
         record = <Record*>(_base(shard) + shard.ledger.records[kid])
+        if record.flags & REC_TOMBSTONE or not record.flags & REC_TTL:
+            continue
+        deadline = _deadline_of(record)
+        if deadline > now_ms:
+            ledger_deadline(&shard.ledger, deadline, kid)
+            continue
         request.key = <uint8_t*>record + RECORD_HEADER
         request.key_len = record.key_len
         request.namespace = record.namespace

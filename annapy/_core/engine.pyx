@@ -1,0 +1,829 @@
+"""The engine's code; engine.pxd has the contract. Reads, requests, batches, events, memory figures.
+
+What goes to disk is in cut.pyx.
+"""
+import os
+import weakref
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_WRITABLE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from annapy import errors
+from annapy._core import face
+from annapy._core.arena cimport (
+    ARENA_ANONYMOUS, Arena, arena_close, arena_create, arena_reserve,
+)
+from annapy._core.atomics cimport (
+    cas64, fetch_add, load32_acquire, load_acquire, load_relaxed, store32_release, store_release,
+    store_seq, words_out,
+)
+from annapy._core.cell cimport (
+    FIELD_LABEL, HEADER_SIZE, STAMP_SIZE, TAG_LWW, Cell, Stamp, cell_parse, cell_verify,
+)
+from annapy._core.codec cimport (
+    BAD_OPERATION, BUSY, COLD, CORRUPT, MISSING, NO_MEMORY, NOT_A_NUMBER, OK, OVER_LIMIT,
+    OVERFLOWED, SUPERSEDED, WRONG_SHAPE, WRONG_TYPE, Buf, Span, buf_clear, buf_free, buf_init,
+    buf_put, buf_reserve, buf_u64, buf_u8, load_u16, load_u32, span, span_equal, span_of_bytes,
+    store_u16,
+)
+from annapy._core.events cimport events_close, events_init, events_take
+from annapy._core.hashing cimport crc32c, hash64
+from annapy._core.ledger cimport COLD_FILTER, COLD_NONE, COLD_UNKNOWN, cold_add, cold_size
+from annapy._core.registry cimport OP_NONE, OP_SET, lattice_of
+from annapy._core.shard cimport (
+    REQ_BATCH, REQ_DELETE, REQ_IF_ABSENT, REQ_INSTALL, REQ_RETURN_NEW, REQ_RETURN_OLD, TTL_KEEP,
+    Request, Shard, clock_ms, clock_observe, clock_stamp, shard_apply, shard_batch_end, shard_close,
+    shard_expire, shard_init, shard_release, shard_submit, shard_take,
+)
+from annapy._core.table cimport (
+    COPIED_MAX, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Found, Record, Root, ShardHeader,
+    table_find, table_still,
+)
+
+cdef enum:
+    SHARDS_MAX = 64
+    HAZARDS_MAX = 1 << 20
+    COPY_RETRIES = 1000
+    COLD_ROUNDS = 64
+    COMMIT_ROUNDS = 64
+    EVENT_RING_SIZE = 1 << 20
+    EXPIRE_SLICE = 256
+    KEY_SIZE_MAX = 4096
+    OP_ID_WINDOW_MS = 600000
+
+IF_ABSENT = 1
+IF_PRESENT = 2
+IF_VERSION = 4
+RETURN_OLD = 8
+RETURN_NEW = 16
+DELETE = 32
+TOUCH = 64
+TTL_KEEP_MS = -1
+
+_EVENT_NAMES = ("", "set", "merge", "delete", "expire", "evict")
+_engines = weakref.WeakSet()      # for fork: the child must not go on where the parent does
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+def kind_name(int tag) -> str:
+    """The public name of a tag."""
+    lattice = lattice_of(<uint8_t>tag)
+    return lattice.kind.decode() if lattice != NULL else f"unknown lattice {tag}"
+
+
+cdef int raise_status(int status, Request* request) except -1:
+    """Raise what a status means for the key of a request."""
+    key = (<bytes>request.key[:request.key_len]).decode("utf-8", "surrogateescape")
+    shown = errors.shorten_key(key)
+    if status == WRONG_TYPE:
+        found, wanted = kind_name(request.found_tag), kind_name(request.op.tag)
+        raise errors.LatticeTypeError(
+            f"key {shown} holds a {found}, not a {wanted}: use the handle for {found}, or delete "
+            "the key first", key=key, expected=wanted, found=found)
+    if status == NO_MEMORY or status == BUSY:
+        raise errors.CapacityError(
+            f"no room for key {shown}: the store's capacity is used up; open it with a larger "
+            "capacity=, give it a directory, or make it a cache with evict='sieve'", key=key)
+    if status == OVERFLOWED:
+        raise OverflowError(f"key {shown}: the result would pass 64 bits; nothing was changed")
+    if status == NOT_A_NUMBER:
+        raise ValueError(f"key {shown}: NaN has no place in an order; nothing was changed")
+    if status == WRONG_SHAPE:
+        raise ValueError(f"key {shown}: the array there has another shape or dtype")
+    if status == OVER_LIMIT:
+        raise ValueError(f"key {shown}: past a limit of its type; nothing was changed")
+    if status == BAD_OPERATION:
+        raise TypeError(f"key {shown}: a {kind_name(request.op.tag)} has no such operation")
+    if status == CORRUPT:
+        raise errors.CorruptCellError(f"key {shown}: the bytes are not a valid operand or cell",
+                                      key=key)
+    raise errors.AnnapyError(f"key {shown}: refused with status {status}", key=key)
+
+
+# --- fork -----------------------------------------------------------------------------------------
+
+def _before_fork() -> None:
+    for engine in list(_engines):
+        (<Engine>engine).hold_still()
+
+
+def _after_fork_in_parent() -> None:
+    for engine in list(_engines):
+        (<Engine>engine).go_on()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_engines):
+        (<Engine>engine).go_on()
+        (<Engine>engine).become_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent,
+                    after_in_child=_after_fork_in_child)
+
+
+cdef class Pin:
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        if flags & PyBUF_WRITABLE == PyBUF_WRITABLE:
+            raise BufferError("a stored payload is immutable: copy it to change it")
+        self.shape[0] = self.nbytes
+        self.strides[0] = 1
+        buffer.buf = <void*>self.cell
+        buffer.obj = self
+        buffer.len = self.nbytes
+        buffer.itemsize = 1
+        buffer.readonly = 1
+        buffer.format = "B"
+        buffer.ndim = 1
+        buffer.shape = self.shape
+        buffer.strides = self.strides
+        buffer.suboffsets = NULL
+        buffer.internal = NULL
+
+    def __dealloc__(self):
+        if self.hazard >= 0:
+            fetch_add(&self.engine.pinned_bytes, -<int64_t>self.nbytes)
+            self.engine.hazard_clear(self.hazard)
+
+
+cdef class Engine:
+    """See engine.pxd. Sizes in bytes, times in milliseconds since 1970, keys in UTF-8 bytes."""
+
+    def __cinit__(self, uint64_t capacity, uint32_t shards=1, *, uint64_t actor, uint32_t client=0,
+                  bint evict=False, uint64_t hash_seed=0, int arena_kind=ARENA_ANONYMOUS,
+                  bytes path=None):
+        cdef uint32_t i
+        cdef int status
+        self.arena.fd = -1
+        if not 1 <= shards <= SHARDS_MAX:
+            raise ValueError(f"shards must be 1 to {SHARDS_MAX}, not {shards}")
+        if capacity < (<uint64_t>1 << 20) * shards:
+            raise ValueError("capacity must be at least 1 MiB a shard")
+        self.seed = hash_seed or int.from_bytes(os.urandom(8), "little") | 1
+        status = arena_create(&self.arena, capacity, arena_kind,
+                              NULL if path is None else <const char*>path, self.seed, actor)
+        if status != OK:
+            raise errors.CapacityError(f"cannot map {capacity} bytes of memory",
+                                       wanted_bytes=capacity)
+        self.actor = actor
+        self.client = client
+        self.marks = evict
+        offset = arena_reserve(&self.arena, sizeof(Root) + shards * sizeof(ShardHeader))
+        self.hazards.slot = <uint64_t*>calloc(HAZARDS_MAX, 8)
+        self.shards = <Shard*>calloc(shards, sizeof(Shard))
+        if offset == 0 or self.hazards.slot == NULL or self.shards == NULL:
+            raise errors.CapacityError("no memory for the shards' headers")
+        self.hazards.slots = HAZARDS_MAX
+        self.root = <Root*>(self.arena.base + <uint64_t>offset)
+        self.root.shards = shards
+        self.arena.header.root = offset
+        self.arena.header.shards = shards
+        self.pinned_bytes_max = capacity // 4
+        self.shard_count = shards
+        for i in range(shards):
+            if shard_init(&self.shards[i], &self.arena, self.root, i, &self.hazards, &self.clock,
+                          actor, capacity // shards * 15 // 16) != OK:
+                raise errors.CapacityError("no memory for the shards' index: raise capacity=")
+            self.shards[i].evicts = evict
+        self.watchers = {}
+        _engines.add(self)
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.shards != NULL:
+            for i in range(self.shard_count):
+                shard_close(&self.shards[i])
+        events_close(&self.events)
+        free(self.shards)
+        free(self.hazards.slot)
+        if self.arena.base != NULL:
+            arena_close(&self.arena)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Refuse everything from now on. Memory goes when the last view does."""
+        self.closed = True
+        self.backing = None
+        self.wake = None
+        self.cut = None
+        self.watchers.clear()
+
+    cdef int check(self) except -1:
+        if self.closed:
+            raise errors.StoreClosed("the store is closed: open it again")
+        return 0
+
+    def hold_still(self) -> None:
+        """Take every shard, for a fork."""
+        cdef uint32_t i
+        with nogil:
+            for i in range(self.shard_count):
+                shard_take(&self.shards[i])
+
+    def go_on(self) -> None:
+        """Give every shard back."""
+        cdef uint32_t i
+        for i in range(self.shard_count):
+            shard_release(&self.shards[i])
+
+    def become_child(self) -> None:
+        """After a fork: a copy of the memory, in whose name nothing more may be minted."""
+        cdef uint32_t i
+        self.actor = int.from_bytes(os.urandom(8), "little") << 20 & 0xFFFFFFFFFFFFFFFF | 1
+        for i in range(self.shard_count):
+            self.shards[i].actor = self.actor
+        self.foreign = self.backed
+        self.watchers.clear()
+        self.on_event = None
+
+    # --- hazards --------------------------------------------------------------------------------
+
+    cdef int64_t hazard_set(self, uint64_t offset) noexcept nogil:
+        """A slot that names `offset`, or -1: all taken. The caller then validates once more."""
+        cdef uint32_t tries, at = self.hazard_hint
+        cdef uint32_t high
+        for tries in range(self.hazards.slots):
+            high = load32_acquire(&self.hazards.high)
+            if at > high or at >= self.hazards.slots:
+                at = 0
+            if load_relaxed(&self.hazards.slot[at]) == 0:
+                if at >= high:
+                    store32_release(&self.hazards.high, at + 1)
+                if cas64(&self.hazards.slot[at], 0, offset):
+                    store_seq(&self.hazards.slot[at], offset)
+                    self.hazard_hint = at
+                    return at
+            at += 1
+        return -1
+
+    cdef void hazard_clear(self, int64_t at) noexcept nogil:
+        store_release(&self.hazards.slot[at], 0)
+        self.hazard_hint = <uint32_t>at
+
+    # --- reading --------------------------------------------------------------------------------
+
+    cdef int copy_cell(self, const uint8_t* key, size_t key_len, uint32_t namespace, uint64_t hash,
+                       Buf* out, uint64_t* version) except -1:
+        """The live cell of a key into `out`: OK, or MISSING. Reads through to the disk."""
+        cdef Shard* shard = self.shard_of(hash)
+        cdef Found found
+        cdef Request request
+        cdef uint8_t* to
+        cdef int64_t hazard
+        cdef int tries, status
+        for tries in range(COPY_RETRIES):
+            status = table_find(&shard.table.view, key, key_len, namespace, hash, &found)
+            if status == MISSING:
+                if not shard.backed or shard.ledger.cold == COLD_NONE or tries > COLD_ROUNDS:
+                    return MISSING
+                self.prepare(&request, key, key_len, namespace)
+                request.flags = REQ_INSTALL
+                self.submit(&request)
+                if not request.looked or request.cold.ptr == NULL:
+                    return MISSING
+                continue
+            if status != OK:
+                continue
+            if found.flags & REC_TOMBSTONE:
+                return MISSING
+            buf_clear(out)
+            to = buf_reserve(out, found.cell_len)
+            if to == NULL:
+                raise MemoryError
+            if found.cell_len <= COPIED_MAX:
+                words_out(to, found.cell, found.cell_len)
+                if not table_still(&shard.table.view, &found):
+                    continue
+            else:
+                hazard = self.hazard_set(<uint64_t>(<uint8_t*>found.record - self.arena.base))
+                if hazard < 0:
+                    raise errors.CapacityError("too many values are pinned: release some views")
+                if not table_still(&shard.table.view, &found):
+                    self.hazard_clear(hazard)
+                    continue
+                with nogil:
+                    memcpy(to, found.cell, found.cell_len)
+                self.hazard_clear(hazard)
+            out.len = found.cell_len
+            if self.marks and found.record.visited == 0:
+                found.record.visited = 1
+            version[0] = found.version
+            if found.flags & REC_TTL and self.expired(out):
+                return MISSING
+            return OK
+        raise errors.CapacityError("the key changes faster than it can be read")
+
+    cdef bint expired(self, Buf* whole) noexcept nogil:
+        cdef Cell cell
+        if cell_parse(span(whole.ptr, whole.len), &cell) != OK:
+            return False
+        return cell.deadline_ms != 0 and cell.deadline_ms <= clock_ms()
+
+    cdef object pin_cell(self, const uint8_t* key, size_t key_len, uint32_t namespace,
+                         uint64_t hash):
+        """A Pin on a large live cell; None: small, absent, or the budget of pinned bytes is used up."""
+        cdef Shard* shard = self.shard_of(hash)
+        cdef Found found
+        cdef Pin pin
+        cdef int64_t hazard
+        cdef int tries
+        for tries in range(COPY_RETRIES):
+            if table_find(&shard.table.view, key, key_len, namespace, hash, &found) != OK:
+                return None
+            if found.flags & (REC_TOMBSTONE | REC_TTL) or found.cell_len <= COPIED_MAX:
+                return None
+            if load_relaxed(&self.pinned_bytes) + found.cell_len > self.pinned_bytes_max:
+                return None
+            hazard = self.hazard_set(<uint64_t>(<uint8_t*>found.record - self.arena.base))
+            if hazard < 0:
+                return None
+            if table_still(&shard.table.view, &found):
+                break
+            self.hazard_clear(hazard)
+        else:
+            return None
+        if self.marks and found.record.visited == 0:
+            found.record.visited = 1
+        pin = Pin.__new__(Pin)
+        pin.engine = self
+        pin.hazard = hazard
+        pin.cell = found.cell
+        pin.nbytes = found.cell_len
+        pin.version = found.version
+        fetch_add(&self.pinned_bytes, found.cell_len)
+        return pin
+
+    def read(self, bytes key, uint32_t ns=1):
+        """(tag, state, deadline_ms, version) of a live key, or None."""
+        cdef Buf out
+        cdef Cell cell
+        cdef uint64_t version = 0
+        self.check()
+        buf_init(&out)
+        try:
+            if self.copy_cell(key, len(key), ns, hash64(<const char*>key, len(key), self.seed),
+                              &out, &version) != OK:
+                return None
+            if cell_parse(span(out.ptr, out.len), &cell) != OK:
+                raise errors.CorruptCellError("a cell in memory is damaged", key=key)
+            return (cell.tag, <bytes>cell.state.ptr[:cell.state.len], cell.deadline_ms, version)
+        finally:
+            buf_free(&out)
+
+    def read_cell(self, bytes key, uint32_t ns=1):
+        """The whole live cell, or None."""
+        cdef Buf out
+        cdef uint64_t version = 0
+        self.check()
+        buf_init(&out)
+        try:
+            if self.copy_cell(key, len(key), ns, hash64(<const char*>key, len(key), self.seed),
+                              &out, &version) != OK:
+                return None
+            return <bytes>out.ptr[:out.len]
+        finally:
+            buf_free(&out)
+
+    def pin(self, bytes key, uint32_t ns=1):
+        """A Pin (buffer of the whole cell) on a large value, or None."""
+        self.check()
+        return self.pin_cell(key, len(key), ns, hash64(<const char*>key, len(key), self.seed))
+
+    # --- changing -------------------------------------------------------------------------------
+
+    cdef void prepare(self, Request* request, const uint8_t* key, size_t key_len,
+                      uint32_t namespace) noexcept nogil:
+        memset(request, 0, sizeof(Request))
+        request.key = key
+        request.key_len = key_len
+        request.namespace = namespace
+        request.hash = hash64(key, key_len, self.seed)
+        request.ttl_ms = TTL_KEEP
+        request.now_ms = clock_ms()
+        request.op.stamp.hlc = clock_stamp(&self.clock)
+        request.op.stamp.actor = self.actor
+        request.op.stamp.client = self.client
+
+    cdef int submit(self, Request* request) except -1:
+        """Apply a request, reading the disk and committing to make room as it asks; raises."""
+        cdef Shard* shard = self.shard_of(request.hash)
+        cdef int rounds
+        cdef object holder = None
+        if self.foreign and request.flags != REQ_INSTALL:
+            raise errors.StoreLocked(
+                "this process was forked from the one that owns the store's directory: open the "
+                "store again in the child, with share=True, or use it in the parent only")
+        for rounds in range(COLD_ROUNDS):
+            shard_submit(shard, request)
+            if request.status == COLD:
+                holder = self.load(request)
+                continue
+            if request.status == BUSY and self.backing is not None:
+                self.backing.commit()
+                continue
+            break
+        if request.status != OK:
+            return raise_status(request.status, request)
+        if self.backed and not self.woken or self.watched:
+            self.after_write()
+        return 0
+
+    cdef int after_write(self) except -1:
+        """Tell the persister that there is dirt, once a commit, and the watchers that there is news."""
+        cdef uint32_t i
+        if self.wake is not None and not self.woken:
+            for i in range(self.shard_count):
+                if self.shards[i].ledger.dirty_len:
+                    self.woken = True
+                    self.wake()
+                    break
+        if self.watched and self.on_event is not None:
+            self.on_event()
+        return 0
+
+    cdef object load(self, Request* request):
+        """What the disk has for the request's key; the object returned keeps the bytes alive."""
+        cdef bytes stored
+        cdef object record
+        cdef const uint8_t[::1] raw
+        request.looked = True
+        request.cold = span(NULL, 0)
+        if self.backing is None:
+            return None
+        stored = (<uint32_t>request.namespace).to_bytes(4, "big") + request.key[:request.key_len]
+        record = self.backing.load(stored)
+        if record is None:
+            return None
+        if not isinstance(record, bytes):
+            record = bytes(record)
+        self.verify_record(stored, record)
+        request.cold = span(<const char*>(<bytes>record) + 4, len(<bytes>record) - 4)
+        return record
+
+    cdef int verify_record(self, bytes stored, bytes record) except -1:
+        cdef uint32_t crc
+        cdef const uint8_t* p = <const uint8_t*><const char*>record
+        if len(record) >= 4 + HEADER_SIZE:
+            crc = crc32c(crc32c(0, <const char*>stored, len(stored)), p + 4, len(record) - 4)
+            if crc == load_u32(p):
+                return 0
+        raise errors.CorruptCellError(
+            f"the stored cell of key {errors.shorten_key(stored[4:])} fails its checksum: run "
+            "`annapy check` and restore a backup", key=stored[4:])
+
+    def apply(self, bytes key, int code, int tag, arg=b"", *, uint32_t ns=1, int64_t ttl_ms=-1,
+              bytes label=None, uint32_t flags=0, uint64_t expect=0, bytes op_id=None):
+        """Apply one operation: (applied, old or new cell if asked for, version, existed).
+
+        Atomic; durable with the next commit. `applied` is False when a condition did not hold.
+        With op_id, a repetition within ten minutes changes nothing and returns the first outcome.
+        """
+        cdef Request request
+        cdef Buf cell
+        cdef const uint8_t[::1] operand
+        self.check()
+        if op_id is not None:
+            return self.apply_once(key, code, tag, arg, ns, ttl_ms, label, flags, expect, op_id)
+        self.prepare(&request, <const char*>key, len(key), ns)
+        buf_init(&cell)
+        request.op.code = code
+        request.op.tag = tag
+        if type(arg) is bytes:
+            request.op.arg = span_of_bytes(arg)
+        else:
+            operand = arg
+            request.op.arg = span(&operand[0] if operand.shape[0] else NULL, operand.shape[0])
+        request.flags = flags & 0x7F
+        request.ttl_ms = ttl_ms
+        request.expect = expect
+        if label is not None:
+            request.label = span_of_bytes(label)
+        if flags & (REQ_RETURN_OLD | REQ_RETURN_NEW):
+            request.cell = &cell
+        try:
+            self.submit(&request)
+            return (bool(request.applied), <bytes>cell.ptr[:cell.len] if cell.len else None,
+                    request.version, bool(request.existed))
+        finally:
+            buf_free(&cell)
+
+    cdef object apply_once(self, bytes key, int code, int tag, arg, uint32_t ns, int64_t ttl_ms,
+                           bytes label, uint32_t flags, uint64_t expect, bytes op_id):
+        """The operation and the note of its outcome become visible and durable together."""
+        cdef bytes note = b"op\x00" + op_id + b"\x00" + key
+        if len(note) > KEY_SIZE_MAX:
+            note = note[:64] + <bytes>face.digest(note)
+        from annapy._core import batching
+
+        operation = (key, code, tag, arg, ns, ttl_ms, label, flags, expect)
+        for _ in range(COMMIT_ROUNDS):
+            before = self.read(note, 0)
+            if before is not None:
+                return batching.outcome_of(before[1][STAMP_SIZE:])
+            outcomes = self.apply_batch([operation], note)
+            if outcomes is not None:
+                return outcomes[0]
+        raise errors.CapacityError("no room to note the outcome of an operation with op_id", key=key)
+
+    def apply_batch(self, list operations, bytes note=None):
+        """Apply many operations as one: readers, commits and crashes see all of them or none.
+
+        Each is (key, code, tag, arg, ns, ttl_ms, label, flags, expect), shorter ones defaulted.
+        With `note`, a system key that must be absent and then keeps the first outcome; None is
+        returned if it was there. An error undoes everything and names the key.
+        """
+        from annapy._core.batching import Batch
+
+        self.check()
+        if self.foreign:
+            self.apply(b"", 0, 0)
+        return Batch(self, operations, note).run()
+
+    # --- expiry -----------------------------------------------------------------------------------
+
+    def expire(self, limit: int = 100000) -> int:
+        """Delete keys whose deadline has passed, in memory and on disk; how many were looked at."""
+        cdef uint32_t i, done = 0, step
+        cdef uint64_t now = clock_ms()
+        cdef Request request
+        self.check()
+        for i in range(self.shard_count):
+            while done < <uint32_t>limit:
+                if self.shards[i].ledger.deadlines_len == 0:
+                    break
+                with nogil:
+                    shard_take(&self.shards[i])
+                    step = shard_expire(&self.shards[i], now, EXPIRE_SLICE)
+                    shard_release(&self.shards[i])
+                done += step
+                if step < EXPIRE_SLICE:
+                    break
+        if self.backing is not None and not self.foreign:
+            for stored in self.backing.expired(now, max(0, limit - <int>done)):
+                key = bytes(stored)
+                self.prepare(&request, <const uint8_t*><const char*>key + 4, len(key) - 4,
+                             int.from_bytes(key[:4], "big"))
+                request.flags = 1 << 8      # REQ_EXPIRE
+                self.submit(&request)
+                done += 1
+        if done and self.watched and self.on_event is not None:
+            self.on_event()
+        return done
+
+    # --- figures and lists -------------------------------------------------------------------------
+
+    def live(self) -> int:
+        """How many keys are live, cold ones included."""
+        cdef uint64_t total = 0
+        cdef uint32_t i
+        self.check()
+        self.expire()
+        for i in range(self.shard_count):
+            total += load_relaxed(&self.shards[i].table.view.header.live)
+        return total
+
+    def keys(self, bytes prefix=b"", uint32_t ns=1, *, bytes label=None):
+        """The resident live keys with that prefix (and that label), in no order."""
+        cdef Buf out
+        cdef uint32_t i
+        cdef size_t at, n
+        cdef list found = []
+        cdef Span start = span_of_bytes(prefix)
+        cdef Span mark = span(NULL, 0)
+        self.check()
+        if label is not None:
+            mark = span_of_bytes(label)
+        buf_init(&out)
+        try:
+            for i in range(self.shard_count):
+                buf_clear(&out)
+                with nogil:
+                    shard_take(&self.shards[i])
+                    _list_keys(&self.shards[i], start, ns, mark, clock_ms(), &out)
+                    shard_release(&self.shards[i])
+                if out.status != OK:
+                    raise MemoryError
+                at = 0
+                while at < out.len:
+                    n = load_u16(out.ptr + at)
+                    found.append(<bytes>out.ptr[at + 2:at + 2 + n])
+                    at += 2 + n
+        finally:
+            buf_free(&out)
+        return found
+
+    def label_of(self, bytes cell):
+        """The label in a cell's header, or None."""
+        cdef Cell parsed
+        cdef Span label
+        if cell_parse(span_of_bytes(cell), &parsed) != OK or not _label(&parsed, &label):
+            return None
+        return <bytes>label.ptr[:label.len]
+
+    def info(self, bytes key, uint32_t ns=1):
+        """What is known of a live key, or None."""
+        cdef Cell parsed
+        cell = self.read_cell(key, ns)
+        if cell is None:
+            return None
+        cell_parse(span_of_bytes(cell), &parsed)
+        held = self.read(key, ns)
+        return {
+            "tag": parsed.tag, "kind": kind_name(parsed.tag), "bytes": len(cell),
+            "deadline_ms": parsed.deadline_ms, "generation": parsed.generation.hlc,
+            "version": held[3] if held else 0, "label": self.label_of(cell),
+        }
+
+    def stats(self) -> dict:
+        """Counts and sizes of the whole engine."""
+        cdef uint32_t i
+        cdef Shard* shard
+        total = dict.fromkeys(
+            ("live", "resident", "heap_bytes", "index_bytes", "dirty", "evicted", "demoted",
+             "faulted_in", "expired", "refused", "applied", "limbo"), 0)
+        for i in range(self.shard_count):
+            shard = &self.shards[i]
+            total["live"] += shard.table.view.header.live
+            total["resident"] += shard.ledger.records_len - shard.ledger.holes
+            total["heap_bytes"] += shard.heap.used
+            total["index_bytes"] += shard.table.index_bytes
+            total["dirty"] += shard.ledger.dirty_len
+            total["evicted"] += shard.evicted
+            total["demoted"] += shard.demotions
+            total["faulted_in"] += shard.installed
+            total["expired"] += shard.expired
+            total["refused"] += shard.refused
+            total["applied"] += shard.ticket
+            total["limbo"] += shard.limbo_len
+        total["shards"] = self.shard_count
+        total["capacity"] = self.arena.capacity
+        total["pinned_bytes"] = self.pinned_bytes
+        total["cold"] = ("none", "unknown", "filter")[self.shards[0].ledger.cold]
+        return total
+
+    def hlc(self) -> int:
+        """A fresh hybrid logical time."""
+        return clock_stamp(&self.clock)
+
+    def observe_hlc(self, uint64_t seen) -> None:
+        """Never mint at or below `seen` again."""
+        clock_observe(&self.clock, seen)
+
+    # --- watching -----------------------------------------------------------------------------------
+
+    def watch_open(self, bytes prefix=b"", uint32_t ns=1) -> int:
+        """Start to watch; events from now on. The ring holds the last 1 MiB of them for all."""
+        cdef uint32_t i
+        self.check()
+        if self.events.data == NULL:
+            if events_init(&self.events, EVENT_RING_SIZE) != OK:
+                raise MemoryError
+        if not self.watched:
+            self.watched = True
+            self.hold_still()
+            for i in range(self.shard_count):
+                self.shards[i].events = &self.events
+            self.go_on()
+        self.watcher_id += 1
+        self.watchers[self.watcher_id] = [load_acquire(&self.events.head), prefix, ns]
+        return self.watcher_id
+
+    def watch_poll(self, long watcher, int limit=1000):
+        """([(key, kind, cause), …], gap): what has happened since the last call."""
+        cdef Buf out
+        cdef bint gap = False
+        cdef uint64_t cursor
+        cdef size_t n
+        self.check()
+        state = self.watchers[watcher]
+        cursor, prefix, ns = state
+        events = []
+        buf_init(&out)
+        try:
+            while len(events) < limit and events_take(&self.events, &cursor, &out, &gap):
+                n = load_u16(out.ptr + 14)
+                if load_u32(out.ptr + 16) != <uint32_t>ns:
+                    continue
+                key = <bytes>out.ptr[24:24 + n]
+                if key.startswith(prefix):
+                    events.append((key, _EVENT_NAMES[out.ptr[12]], ""))
+        finally:
+            buf_free(&out)
+        state[0] = cursor
+        return events, bool(gap)
+
+    def watch_close(self, long watcher) -> None:
+        """Stop watching; events are no longer recorded once nobody watches."""
+        cdef uint32_t i
+        if self.watchers.pop(watcher, None) is not None and not self.watchers:
+            self.hold_still()
+            for i in range(self.shard_count):
+                self.shards[i].events = NULL
+            self.go_on()
+            self.watched = False
+
+    # --- the disk tier --------------------------------------------------------------------------------
+
+    def set_backing(self, backing, *, uint64_t live=0, bint cold=True, uint64_t hlc=0) -> None:
+        """Put a disk tier behind the shards; before the first operation.
+
+        live: keys on disk; cold: whether there may be any; hlc: the disk's high-water mark.
+        """
+        cdef uint32_t i
+        self.backing = backing
+        self.wake = getattr(backing, "wake", None)
+        self.backed = True
+        self.marks = True
+        clock_observe(&self.clock, hlc)
+        for i in range(self.shard_count):
+            self.shards[i].backed = True
+            self.shards[i].ledger.cold = COLD_UNKNOWN if cold else COLD_NONE
+        self.shards[0].table.view.header.live = live
+
+    def cold_begin(self, uint64_t keys) -> None:
+        """Start a filter for that many keys on disk; feed it with cold_add, end with cold_ready."""
+        cdef uint32_t i
+        self.hold_still()
+        for i in range(self.shard_count):
+            self.shards[i].ledger.cold = COLD_UNKNOWN
+            cold_size(&self.shards[i].ledger, keys // self.shard_count * 2 + 65536)
+        self.go_on()
+
+    def cold_add(self, list stored_keys) -> None:
+        """Keys that are on disk (namespace and key)."""
+        cdef uint64_t hash
+        cdef bytes key
+        cdef Shard* shard
+        for key in stored_keys:
+            hash = hash64(<const char*>key + 4, len(key) - 4, self.seed)
+            shard = self.shard_of(hash)
+            shard_take(shard)
+            cold_add(&shard.ledger, hash)
+            shard_release(shard)
+
+    def cold_ready(self) -> None:
+        """Every key that was on disk at cold_begin has been added: trust the filter."""
+        cdef uint32_t i
+        self.hold_still()
+        for i in range(self.shard_count):
+            if self.shards[i].ledger.filter_keys < self.shards[i].ledger.filter_keys_max:
+                self.shards[i].ledger.cold = COLD_FILTER
+        self.go_on()
+
+    def collect(self):
+        """A consistent cut of all shards: what has changed since the last one. See Cut."""
+        from annapy._core.cut import Cut
+        self.check()
+        self.woken = False
+        return Cut(self)
+
+
+cdef bint _label(const Cell* cell, Span* label) noexcept nogil:
+    """Find FIELD_LABEL among a parsed cell's fields."""
+    cdef const uint8_t* at = cell.fields.ptr
+    cdef const uint8_t* end = at + cell.fields.len
+    cdef size_t n
+    while at + 3 <= end:
+        n = load_u16(at + 1)
+        if at[0] == FIELD_LABEL and n >= STAMP_SIZE and at + 3 + n <= end:
+            label[0] = span(at + 3 + STAMP_SIZE, n - STAMP_SIZE)
+            return True
+        at += 3 + n
+    return False
+
+
+cdef void _list_keys(Shard* shard, Span prefix, uint32_t ns, Span label, uint64_t now_ms,
+                     Buf* out) noexcept nogil:
+    cdef uint32_t kid
+    cdef Record* record
+    cdef const uint8_t* key
+    cdef uint8_t* to
+    cdef Cell cell
+    cdef Span found
+    for kid in range(shard.ledger.records_len):
+        if shard.ledger.records[kid] == 0:
+            continue
+        record = <Record*>(shard.arena.base + shard.ledger.records[kid])
+        key = <uint8_t*>record + RECORD_HEADER
+        if record.namespace != ns or record.flags & REC_TOMBSTONE or record.key_len < prefix.len:
+            continue
+        if prefix.len and memcmp(key, prefix.ptr, prefix.len):
+            continue
+        if record.flags & REC_TTL or label.ptr != NULL:
+            if cell_parse(span(<uint8_t*>record + record.cell_off, record.cell_len), &cell) != OK:
+                continue
+            if cell.deadline_ms and cell.deadline_ms <= now_ms:
+                continue
+            if label.ptr != NULL and not (_label(&cell, &found) and span_equal(found, label)):
+                continue
+        to = buf_reserve(out, 2 + record.key_len)
+        if to == NULL:
+            return
+        store_u16(to, record.key_len)
+        memcpy(to + 2, key, record.key_len)
+        out.len += 2 + record.key_len
