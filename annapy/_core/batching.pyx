@@ -32,7 +32,7 @@ cdef enum:
     OP_ID_WINDOW_MS = 600000     # how long the outcome of an op_id is remembered
 
 
-def _outcome_of(bytes packed):
+def outcome_of(bytes packed):
     return (bool(packed[1]), packed[11:] or None, int.from_bytes(packed[3:11], "little"),
             bool(packed[2]))
 
@@ -48,7 +48,7 @@ cdef class Batch:
     cdef Py_ssize_t count
     cdef list holders            # keeps operands alive
     cdef bytes note
-    cdef Buf noted               # the outcome of the first operation, as _outcome_of reads it
+    cdef Buf noted               # the outcome of the first operation, as outcome_of reads it
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -79,7 +79,7 @@ cdef class Batch:
             key, arg = bytes(key), bytes(arg)
             self.holders.append((key, arg, label))
             request = &self.requests[i]
-            engine.prepare(request, <const char*><bytes>key, len(key), ns)
+            engine.prepare(request, <const uint8_t*><const char*><bytes>key, len(key), ns)
             request.op.code = code
             request.op.tag = tag
             request.op.arg = span_of_bytes(arg)
@@ -92,7 +92,7 @@ cdef class Batch:
                 request.cell = &self.cells[i]
         if note is not None:
             request = &self.requests[n]
-            engine.prepare(request, <const char*>note, len(note), 0)
+            engine.prepare(request, <const uint8_t*><const char*>note, len(note), 0)
             request.op.code = OP_SET
             request.op.tag = TAG_LWW
             request.ttl_ms = OP_ID_WINDOW_MS

@@ -12,7 +12,6 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from annapy import errors
-from annapy._core import face
 from annapy._core.arena cimport (
     ARENA_ANONYMOUS, Arena, arena_close, arena_create, arena_reserve,
 )
@@ -158,7 +157,6 @@ cdef class Engine:
                   bytes path=None):
         cdef uint32_t i
         cdef int status
-        self.arena.fd = -1
         if not 1 <= shards <= SHARDS_MAX:
             raise ValueError(f"shards must be 1 to {SHARDS_MAX}, not {shards}")
         if capacity < (<uint64_t>1 << 20) * shards:
@@ -366,7 +364,7 @@ cdef class Engine:
         self.check()
         buf_init(&out)
         try:
-            if self.copy_cell(key, len(key), ns, hash64(<const char*>key, len(key), self.seed),
+            if self.copy_cell(<const uint8_t*><const char*>key, len(key), ns, hash64(<const char*>key, len(key), self.seed),
                               &out, &version) != OK:
                 return None
             if cell_parse(span(out.ptr, out.len), &cell) != OK:
@@ -382,7 +380,7 @@ cdef class Engine:
         self.check()
         buf_init(&out)
         try:
-            if self.copy_cell(key, len(key), ns, hash64(<const char*>key, len(key), self.seed),
+            if self.copy_cell(<const uint8_t*><const char*>key, len(key), ns, hash64(<const char*>key, len(key), self.seed),
                               &out, &version) != OK:
                 return None
             return <bytes>out.ptr[:out.len]
@@ -392,7 +390,7 @@ cdef class Engine:
     def pin(self, bytes key, uint32_t ns=1):
         """A Pin (buffer of the whole cell) on a large value, or None."""
         self.check()
-        return self.pin_cell(key, len(key), ns, hash64(<const char*>key, len(key), self.seed))
+        return self.pin_cell(<const uint8_t*><const char*>key, len(key), ns, hash64(<const char*>key, len(key), self.seed))
 
     # --- changing -------------------------------------------------------------------------------
 
@@ -489,7 +487,7 @@ cdef class Engine:
         self.check()
         if op_id is not None:
             return self.apply_once(key, code, tag, arg, ns, ttl_ms, label, flags, expect, op_id)
-        self.prepare(&request, <const char*>key, len(key), ns)
+        self.prepare(&request, <const uint8_t*><const char*>key, len(key), ns)
         buf_init(&cell)
         request.op.code = code
         request.op.tag = tag
@@ -517,7 +515,9 @@ cdef class Engine:
         """The operation and the note of its outcome become visible and durable together."""
         cdef bytes note = b"op\x00" + op_id + b"\x00" + key
         if len(note) > KEY_SIZE_MAX:
-            note = note[:64] + <bytes>face.digest(note)
+            from hashlib import blake2b
+
+            note = note[:64] + blake2b(note, digest_size=32).digest()
         from annapy._core import batching
 
         operation = (key, code, tag, arg, ns, ttl_ms, label, flags, expect)

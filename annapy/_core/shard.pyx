@@ -95,12 +95,13 @@ cdef int shard_init(Shard* shard, Arena* arena, Root* root, uint32_t index, Haza
     shard.clock = clock
     shard.actor = actor
     shard.budget = budget
-    heap_init(&shard.heap, arena)
+    if heap_init(&shard.heap, arena) != OK:
+        return NO_MEMORY
     ledger_init(&shard.ledger)
     buf_init(&shard.delta)
     buf_init(&shard.state)
     buf_init(&shard.whole)
-    return table_init(&shard.table, arena, header, &root.batch)
+    return table_init(&shard.table, &shard.heap, header, &root.batch)
 
 
 cdef void shard_close(Shard* shard) noexcept nogil:

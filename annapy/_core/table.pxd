@@ -121,7 +121,7 @@ cdef struct Found:               # a record that was alive when table_find retur
 
 cdef struct Table:               # the owner's side
     View view
-    Arena* arena
+    Heap* heap
     uint64_t* spare              # segments to re-use
     uint32_t spare_len
     uint32_t spare_cap
@@ -153,7 +153,8 @@ cdef inline bint table_still(const View* view, const Found* found) noexcept nogi
              or (load32_relaxed(&found.batch.flags) & REC_BATCH and load_relaxed(view.batch) != 0))
     )
 
-cdef int table_init(Table* table, Arena* arena, ShardHeader* header, const uint64_t* batch) noexcept nogil
+cdef int table_init(Table* table, Heap* heap, ShardHeader* header,
+                    const uint64_t* batch) noexcept nogil
 cdef int table_view(View* view, Arena* arena, uint32_t shard) noexcept nogil
 # For a process that attached: CORRUPT where the arena's headers make no sense.
 cdef void table_close(Table* table) noexcept nogil

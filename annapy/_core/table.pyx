@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
-from annapy._core.arena cimport ARENA_HEADER_SIZE, Arena, arena_reserve
+from annapy._core.arena cimport ARENA_HEADER_SIZE, Arena, Heap, arena_reserve, heap_reserve
 from annapy._core.atomics cimport (
     cpu_pause, fence_acquire, load32_relaxed, load_acquire, load_relaxed, store_relaxed,
     store_release, words_equal,
@@ -182,7 +182,7 @@ cdef Segment* _new_segment(Table* table, uint32_t depth, uint32_t prefix) noexce
         version = segment.version         # odd since it was retired
         _clear_buckets(segment)
     else:
-        offset = arena_reserve(table.arena, SEGMENT_SIZE)
+        offset = heap_reserve(table.heap, SEGMENT_SIZE)
         if offset == 0:
             return NULL
         table.index_bytes += SEGMENT_SIZE
@@ -201,8 +201,9 @@ cdef void _clear_buckets(Segment* segment) noexcept nogil:
         store_relaxed(&word[i], 0)
 
 
-cdef int table_init(Table* table, Arena* arena, ShardHeader* header,
+cdef int table_init(Table* table, Heap* heap, ShardHeader* header,
                     const uint64_t* batch) noexcept nogil:
+    cdef Arena* arena = heap.arena
     cdef uint64_t depth_max = 4
     cdef uint64_t offset
     cdef Segment* segment
@@ -212,7 +213,7 @@ cdef int table_init(Table* table, Arena* arena, ShardHeader* header,
     offset = arena_reserve(arena, <uint64_t>8 << depth_max)
     if offset == 0:
         return NO_MEMORY
-    table.arena = arena
+    table.heap = heap
     table.index_bytes = <uint64_t>8 << depth_max
     table.view.base = arena.base
     table.view.capacity = arena.capacity
