@@ -31,7 +31,7 @@ CELL_SIZE_MAX_BYTES = 1 << 30
 NESTING_MAX = 8
 """Maps within maps."""
 
-VALUE_DEPTH_MAX = 128
+VALUE_DEPTH_MAX = 64
 """Containers within containers inside one plain value."""
 
 ARRAY_DIMENSIONS_MAX = 32

@@ -24,7 +24,7 @@ Source  Shapiro et al. 2011, "A comprehensive study of convergent and commutativ
 """
 from libc.math cimport isnan
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 from annapy._core.cell cimport (
     STAMP_SIZE, Stamp, stamp_compare, stamp_is_zero,
@@ -50,6 +50,7 @@ cdef extern from *:
 cdef enum:
     PAIR = 16
     TRIPLE = 24
+    SPLIT_MIN = 64 * TRIPLE     # bytes of either side below which one merge is enough
 
 
 # --- total orders: the join is the greater one ------------------------------------------------
@@ -282,37 +283,88 @@ cdef inline uint64_t greater(uint64_t x, uint64_t y) noexcept nogil:
     return x if x > y else y
 
 
+cdef inline size_t columns_lower(Span state, uint64_t actor, size_t width) noexcept nogil:
+    """The offset of the first row whose actor is not less."""
+    cdef size_t low = 0
+    cdef size_t high = state.len // width
+    cdef size_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if load_u64(state.ptr + middle * width) < actor:
+            low = middle + 1
+        else:
+            high = middle
+    return low * width
+
+
+cdef struct Merge:              # one merge under way: what is left of both sides, and where it goes
+    const uint8_t* p
+    const uint8_t* p_end
+    const uint8_t* q
+    const uint8_t* q_end
+    uint8_t* to
+
+
+cdef inline bint merge_going(const Merge* m) noexcept nogil:
+    return m.p < m.p_end and m.q < m.q_end
+
+
+cdef inline void merge_row(Merge* m, size_t width) noexcept nogil:
+    """One row of the output. No branch depends on the data: actors of two replicas interleave at
+    random, and a mispredicted branch would cost more than the row."""
+    cdef uint64_t x = load_u64(m.p)
+    cdef uint64_t y = load_u64(m.q)
+    cdef uint64_t in_a = -<uint64_t>(x <= y)       # all ones, or zero
+    cdef uint64_t in_b = -<uint64_t>(y <= x)
+    store_u64(m.to, (x & in_a) | (y & in_b))
+    store_u64(m.to + 8, greater(load_u64(m.p + 8) & in_a, load_u64(m.q + 8) & in_b))
+    if width == TRIPLE:
+        store_u64(m.to + 16, greater(load_u64(m.p + 16) & in_a, load_u64(m.q + 16) & in_b))
+    m.p += width & in_a
+    m.q += width & in_b
+    m.to += width
+
+
+cdef inline void merge_finish(Merge* m, size_t width) noexcept nogil:
+    while merge_going(m):
+        merge_row(m, width)
+    if m.p < m.p_end:
+        memcpy(m.to, m.p, <size_t>(m.p_end - m.p))
+        m.to += m.p_end - m.p
+    if m.q < m.q_end:
+        memcpy(m.to, m.q, <size_t>(m.q_end - m.q))
+        m.to += m.q_end - m.q
+
+
 cdef inline int columns_join(Span a, Span b, Buf* out, size_t width) noexcept nogil:
-    """The maximum per column. While both sides have rows no branch depends on the data: actors of
-    two replicas interleave at random, and a mispredicted branch would cost more than the row."""
+    """The maximum per column. Each row of a merge waits for the one before it, so a large one is
+    split at an actor into two that run side by side; the upper one is written where it ends up if
+    the lower has no actor in common, and moved down if it has."""
+    cdef Merge low, high
+    cdef size_t cut_a, cut_b
     cdef uint8_t* start = buf_reserve(out, a.len + b.len)
-    cdef uint8_t* to = start
-    cdef const uint8_t* p = a.ptr
-    cdef const uint8_t* q = b.ptr
-    cdef const uint8_t* p_end = a.ptr + a.len
-    cdef const uint8_t* q_end = b.ptr + b.len
-    cdef uint64_t x, y, in_a, in_b
+    cdef uint8_t* upper
     if start == NULL:
         return out.status
-    while p < p_end and q < q_end:
-        x = load_u64(p)
-        y = load_u64(q)
-        in_a = -<uint64_t>(x <= y)       # all ones, or zero
-        in_b = -<uint64_t>(y <= x)
-        store_u64(to, (x & in_a) | (y & in_b))
-        store_u64(to + 8, greater(load_u64(p + 8) & in_a, load_u64(q + 8) & in_b))
-        if width == TRIPLE:
-            store_u64(to + 16, greater(load_u64(p + 16) & in_a, load_u64(q + 16) & in_b))
-        p += width & in_a
-        q += width & in_b
-        to += width
-    if p < p_end:
-        memcpy(to, p, <size_t>(p_end - p))
-        to += p_end - p
-    if q < q_end:
-        memcpy(to, q, <size_t>(q_end - q))
-        to += q_end - q
-    out.len += <size_t>(to - start)
+    low.p, low.q, low.to = a.ptr, b.ptr, start
+    low.p_end, low.q_end = a.ptr + a.len, b.ptr + b.len
+    if a.len < SPLIT_MIN or b.len < SPLIT_MIN:
+        merge_finish(&low, width)
+        out.len += <size_t>(low.to - start)
+        return OK
+    cut_a = a.len // width // 2 * width
+    cut_b = columns_lower(b, load_u64(a.ptr + cut_a), width)
+    upper = start + cut_a + cut_b
+    high.p, high.q, high.to = a.ptr + cut_a, b.ptr + cut_b, upper
+    high.p_end, high.q_end = low.p_end, low.q_end
+    low.p_end, low.q_end = high.p, high.q
+    while merge_going(&low) and merge_going(&high):
+        merge_row(&low, width)
+        merge_row(&high, width)
+    merge_finish(&low, width)
+    merge_finish(&high, width)
+    memmove(low.to, upper, <size_t>(high.to - upper))
+    out.len += <size_t>(low.to - start) + <size_t>(high.to - upper)
     return OK
 
 
@@ -334,19 +386,9 @@ cdef inline bint columns_below(Span a, Span b, size_t width) noexcept nogil:
 
 cdef inline const uint8_t* columns_find(Span state, uint64_t actor, size_t width) noexcept nogil:
     """The actor's row, or NULL."""
-    cdef size_t low = 0
-    cdef size_t high = state.len // width
-    cdef size_t middle
-    cdef uint64_t x
-    while low < high:
-        middle = (low + high) // 2
-        x = load_u64(state.ptr + middle * width)
-        if x == actor:
-            return state.ptr + middle * width
-        if x < actor:
-            low = middle + 1
-        else:
-            high = middle
+    cdef size_t at = columns_lower(state, actor, width)
+    if at < state.len and load_u64(state.ptr + at) == actor:
+        return state.ptr + at
     return NULL
 
 
