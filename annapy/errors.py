@@ -25,6 +25,8 @@ Invariants
 A missing key is a plain KeyError, a TTL of zero or less a ValueError, a counter that would pass
 64 bits an OverflowError: those are Python's own.
 """
+
+# ruff: noqa: N818  the names are those of the public interface, and say what happened
 from __future__ import annotations
 
 __all__ = [

@@ -4,6 +4,7 @@ Invariants
     units come last in a name; a `_max` is inclusive
     values that also stand in a .pxd are equal to those there (a test compares them)
 """
+
 from __future__ import annotations
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The lattices: immutable values with a join, `a | b`, that is associative, commutative, idempotent.
+"""The lattices: immutable values whose join, `a | b`, doesn't mind order or repetition.
 
     numbers     MaxInt MinInt MaxFloat MinFloat Flag GCounter PNCounter VectorClock HyperLogLog
     values      LWW Priority MVRegister Causal MultiCausal
@@ -6,12 +6,13 @@
     arrays      MaxArray SumArray
     your own    subclass Lattice, see annapy.lattice.user
 
-`T()` is the bottom, `.value` what a reader sees, `bytes(a)` and `T.decode(b)` the cell, `a <= b` the
-order. Each name is loaded when it is first asked for, so that importing this package costs nothing.
+`T()` is the bottom, `.value` what a reader sees, `bytes(a)` and `T.decode(b)` the cell, `a <= b`
+the order. Each name is loaded when it is first asked for: importing the package costs nothing.
 
 Source  Shapiro, Preguica, Baquero, Zawirski 2011, "Conflict-free replicated data types"; Wu et al.
         2018, "Anna: a KVS for any scale"; Almeida et al. 2018, "Delta state replicated data types".
 """
+
 from __future__ import annotations
 
 TYPE_CHECKING = False
@@ -68,8 +69,16 @@ __all__ = [
 _HOMES = {
     "base": ("Lattice", "class_of", "from_cell", "from_state"),
     "scalar": (
-        "MaxInt", "MinInt", "MaxFloat", "MinFloat", "Flag", "LWW", "Priority", "GCounter",
-        "PNCounter", "VectorClock",
+        "MaxInt",
+        "MinInt",
+        "MaxFloat",
+        "MinFloat",
+        "Flag",
+        "LWW",
+        "Priority",
+        "GCounter",
+        "PNCounter",
+        "VectorClock",
     ),
     "sets": ("GSet", "ORSet", "OrderedSet"),
     "maps": ("Map", "ORMap"),

@@ -14,6 +14,7 @@ Invariants of CellLattice
     every mutator `m` returns a new value and has a twin `delta_m` that returns only the change:
         x.m(...) == x | x.delta_m(...)
 """
+
 from __future__ import annotations
 
 from annapy._core import face
@@ -144,6 +145,7 @@ class CellLattice(Lattice):
     _state: bytes
 
     def __new__(cls) -> Self:
+        """The bottom."""
         self = object.__new__(cls)
         self._state = b""
         return self
@@ -161,9 +163,11 @@ class CellLattice(Lattice):
         return self._state
 
     def join(self, other: Self) -> Self:
+        """The least upper bound of the two: `self | other`."""
         return self._of(face.join(self.tag, self._state, other._state))
 
     def encode(self) -> bytes:
+        """The whole cell: `bytes(self)`."""
         return face.make_cell(self.tag, self._state)
 
     @classmethod

@@ -6,6 +6,7 @@ states and the papers. An *actor* is in whose name a counter or clock counts: a 
 from 1 to 2**64 - 1. Two writers must never count at once in the name of one actor; inside a store
 the store itself is the actor, so this only concerns values that are made outside of one.
 """
+
 from __future__ import annotations
 
 from annapy._core import face
