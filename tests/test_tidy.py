@@ -34,7 +34,8 @@ LAYERS = [
     ["bindings", "annapy.errors", "annapy.limits"],
     [
         "annapy._core",  # cells, joins, codec, clock: pure functions over bytes
-        "annapy.values", "annapy.lattice",
+        "annapy.values", "annapy.members", "annapy._views", "annapy._times",
+        "annapy.lattice",
     ],
     [f"annapy._core.{name}" for name in ("arena", "ring", "hazard", "liveness")],
     [f"annapy._core.{name}" for name in ("tree", "table", "shard", "engine")],

@@ -1,0 +1,3 @@
+"""Dates, clocks and time zones as bytes, for the extension modules."""
+
+__all__: list[str] = []
