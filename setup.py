@@ -35,6 +35,7 @@ class BuildExtensions(build_ext):
     """Translates Cython to C below build/cython, then compiles, both with one job a core."""
 
     def build_extensions(self) -> None:
+        """Called by `run` with the options settled and the list of extensions made."""
         translated = cythonize(
             self.extensions,
             compiler_directives=DIRECTIVES,
@@ -42,7 +43,7 @@ class BuildExtensions(build_ext):
             nthreads=self.parallel or JOBS,
             force=self.force,
         )
-        for extension, c_extension in zip(self.extensions, translated):
+        for extension, c_extension in zip(self.extensions, translated, strict=True):
             vars(extension).update(vars(c_extension))
         self.parallel = self.parallel or JOBS
         super().build_extensions()
