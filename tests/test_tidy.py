@@ -28,6 +28,9 @@ PACKAGES = ["annapy", "bindings", "faas_adapter"]
 CODE = {".py", ".pyx", ".pxd", ".pyi", ".h", ".c"}
 TEXT = CODE | {".md", ".toml", ".txt", ".in", ""}
 
+MEMORY = ["mapping", "pages", "arena", "ring", "hazard", "liveness"]
+SHARD = ["tree", "ledger", "events", "table", "shard", "batching", "cut", "engine"]
+
 # A file imports from its own layer and from those above it in this list, never from one below it.
 # A name stands for the module and everything inside it; the longest name that fits decides.
 LAYERS = [
@@ -37,8 +40,8 @@ LAYERS = [
         "annapy.values", "annapy.members", "annapy._views", "annapy._times",
         "annapy.lattice",
     ],
-    [f"annapy._core.{name}" for name in ("arena", "ring", "hazard", "liveness")],
-    [f"annapy._core.{name}" for name in ("tree", "table", "shard", "engine")],
+    [f"annapy._core.{name}" for name in MEMORY],
+    [f"annapy._core.{name}" for name in SHARD],
     ["annapy.persist", "annapy.host"],
     ["annapy.cluster", "annapy.device"],
     ["annapy"],  # the store: what a user touches
