@@ -12,7 +12,7 @@ A dot store holds what is alive: things that carry dots. The context beside it c
 dots that were seen and are gone. A store does not own its context, so it can stand inside another
 one: an orset in an ormap is a bare store, and the map's context speaks for both.
 
-    join((s, c), (s', c')) = ( things in both + things in s not in c' + things in s' not in c,  c + c' )
+    join((s, c), (s2, c2)) = ((s and s2) + (s not in c2) + (s2 not in c), c + c2)
 
 Invariants
     every dot in a store is covered by the context that it is read under
@@ -22,11 +22,14 @@ Invariants
 Source  Almeida, Shoker, Baquero, "Delta state replicated data types" (2018), section 7.
 """
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memmove
 
 from annapy._core.clock cimport (
     DOT_SIZE, Context, context_contains, context_covers, dots_are_sorted,
 )
-from annapy._core.codec cimport Buf, Cursor, Span, cur_varint, cursor, load_u64
+from annapy._core.codec cimport (
+    OK, Buf, Cursor, Span, buf_reserve, cur_varint, cursor, load_u64, varint_size, varint_store,
+)
 from annapy._core.registry cimport Op
 
 
@@ -65,8 +68,18 @@ cdef int dotted_mutate(uint8_t tag, Span old, const Op* op, Buf* delta) noexcept
 cdef bint dotted_is_empty(Span state) noexcept nogil
 # The LatticeType functions, given the tag.
 
-cdef int store_mutate(uint8_t tag, Span old, const Op* op, Minter* minter, Buf* out) noexcept nogil
+cdef int store_mutate(const DotStore* type, uint8_t tag, Span old, const Op* op, Minter* minter,
+                      Buf* out) noexcept nogil
 # The operation on a bare store, OP_CLEAR included.
+
+# Stores that are lists: each thing starts with its one dot, dots ascend. `next` leaves the thing's
+# bytes in `whole`; `same` appends what becomes of two things with one dot and different bytes.
+ctypedef int (*thing_next_fn)(uint8_t tag, Cursor* c, Span* whole) noexcept nogil
+ctypedef int (*thing_same_fn)(uint8_t tag, Span a, Span b, Buf* out) noexcept nogil
+
+cdef int list_join(uint8_t tag, thing_next_fn next, thing_same_fn same, Span a, const Context* ca,
+                   Span b, const Context* cb, Buf* out) noexcept nogil
+cdef int list_dots(uint8_t tag, thing_next_fn next, Span store, Buf* dots) noexcept nogil
 
 cdef int minter_dot(Minter* minter, uint64_t* seq) noexcept nogil
 # The next dot of the minter's actor; OVERFLOWED past 64 bits, with nothing minted.
@@ -91,3 +104,22 @@ cdef inline bint dots_valid(Span dots, const Context* context) noexcept nogil:
     cdef size_t n = dots.len // DOT_SIZE
     return (n > 0 and dots.len % DOT_SIZE == 0 and dots_are_sorted(dots.ptr, n)
             and context_covers(context, dots.ptr, n))
+
+# A count stands before what it counts. `count_begin` leaves room for the widest that may come,
+# `count_end` writes the real one and closes what gap is left.
+
+cdef inline size_t count_begin(Buf* out, uint64_t count_max) noexcept nogil:
+    cdef size_t at = out.len
+    cdef size_t room = varint_size(count_max)
+    if buf_reserve(out, room) != NULL:
+        out.len += room
+    return at
+
+cdef inline void count_end(Buf* out, size_t at, uint64_t count_max, uint64_t count) noexcept nogil:
+    cdef size_t room = varint_size(count_max), need = varint_size(count)
+    if out.status != OK:
+        return
+    varint_store(out.ptr + at, count)
+    if need < room:
+        memmove(out.ptr + at + need, out.ptr + at + room, out.len - at - room)
+        out.len -= room - need

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from annapy._core.clock cimport (
     DOT_SIZE, Context, context_is_empty, context_join, context_next, context_of, context_of_dots,
-    context_parse, dots_sort,
+    context_parse, dot_compare, dots_sort,
 )
 from annapy._core.codec cimport (
     BAD_OPERATION, CORRUPT, OK, OVERFLOWED, Buf, Cursor, Span, buf_counted, buf_free, buf_init,
@@ -40,6 +40,59 @@ cdef int minter_dot(Minter* minter, uint64_t* seq) noexcept nogil:
 
 cdef void minter_drop(Minter* minter, const uint8_t* dots, size_t n) noexcept nogil:
     buf_put(&minter.dots, dots, n * DOT_SIZE)
+
+
+# --- lists ----------------------------------------------------------------------------------
+
+cdef int list_join(uint8_t tag, thing_next_fn next, thing_same_fn same, Span a, const Context* ca,
+                   Span b, const Context* cb, Buf* out) noexcept nogil:
+    cdef Cursor at = cursor(a), bt = cursor(b)
+    cdef Span x = span(NULL, 0), y = span(NULL, 0)       # the heads; empty: take the next one
+    cdef uint64_t count_a = 0, count_b = 0, n = 0
+    cdef size_t count_at
+    cdef int c, status = OK
+    if store_open(a, &count_a, &at) != OK or store_open(b, &count_b, &bt) != OK:
+        return CORRUPT
+    count_at = count_begin(out, count_a + count_b)
+    while status == OK:
+        if x.len == 0 and at.at < at.end and next(tag, &at, &x) != OK:
+            return CORRUPT
+        if y.len == 0 and bt.at < bt.end and next(tag, &bt, &y) != OK:
+            return CORRUPT
+        if x.len == 0 and y.len == 0:
+            break
+        c = 1 if x.len == 0 else -1 if y.len == 0 else dot_compare(x.ptr, y.ptr)
+        if c == 0:
+            if span_equal(x, y):
+                buf_span(out, x)
+            else:
+                status = same(tag, x, y, out)
+            n += 1
+        elif c < 0 and not dot_seen(cb, x.ptr):
+            buf_span(out, x)
+            n += 1
+        elif c > 0 and not dot_seen(ca, y.ptr):
+            buf_span(out, y)
+            n += 1
+        if c <= 0:
+            x.len = 0
+        if c >= 0:
+            y.len = 0
+    count_end(out, count_at, count_a + count_b, n)
+    return status if status != OK else out.status
+
+
+cdef int list_dots(uint8_t tag, thing_next_fn next, Span store, Buf* dots) noexcept nogil:
+    cdef Cursor c = cursor(store)
+    cdef Span thing
+    cdef uint64_t count = 0
+    if store_open(store, &count, &c) != OK:
+        return CORRUPT
+    while c.at < c.end:
+        if next(tag, &c, &thing) != OK:
+            return CORRUPT
+        buf_put(dots, thing.ptr, DOT_SIZE)
+    return dots.status
 
 
 # --- whole states ---------------------------------------------------------------------------
@@ -97,14 +150,14 @@ cdef int dotted_join(uint8_t tag, Span a, Span b, Buf* out) noexcept nogil:
     return status if status != OK else out.status
 
 
-cdef int store_mutate(uint8_t tag, Span old, const Op* op, Minter* minter,
+cdef int store_mutate(const DotStore* type, uint8_t tag, Span old, const Op* op, Minter* minter,
                       Buf* out) noexcept nogil:
     cdef int status
     if op.code != OP_CLEAR:
-        return known[tag].mutate(tag, old, op, minter, out)
+        return type.mutate(tag, old, op, minter, out)
     if op.arg.len:
         return CORRUPT
-    status = known[tag].dots(tag, old, &minter.dots)
+    status = type.dots(tag, old, &minter.dots)
     buf_span(out, store_empty())
     return status if status != OK else minter.dots.status
 
@@ -138,7 +191,7 @@ cdef int dotted_mutate(uint8_t tag, Span old, const Op* op, Buf* delta) noexcept
     context_next(&context, op.actor, &minter.next)
     buf_init(&minter.dots)
     buf_init(&fresh)
-    status = store_mutate(tag, store, op, &minter, &fresh)
+    status = store_mutate(known[tag], tag, store, op, &minter, &fresh)
     if status == OK:
         status = minter.dots.status if minter.dots.status != OK else fresh.status
     if status == OK and minter.dots.len:

@@ -41,15 +41,16 @@ from annapy._core.clock cimport (
     DOT_SIZE, Context, context_of, context_parse, dot_compare, stamp_load, stamp_store,
 )
 from annapy._core.codec cimport (
-    BAD_OPERATION, CORRUPT, OK, Buf, Cursor, Span, buf_counted, buf_put, buf_reserve, buf_span,
-    buf_u64, buf_varint, cur_counted, cur_left, cur_rest, cur_take, cur_varint, cursor, load_u64,
+    BAD_OPERATION, CORRUPT, OK, Buf, Cursor, Span, buf_counted, buf_put, buf_span, buf_u64,
+    buf_varint, cur_counted, cur_left, cur_rest, cur_take, cur_varint, cursor, load_u64,
     span, span_compare, span_of_bytes,
 )
 from annapy._core.dotted cimport (
     DotStore, Minter, dot_seen, dots_valid, dotted_is_empty, dotted_join, dotted_mutate,
-    dotted_open, dotted_register, dotted_verify, minter_dot, minter_drop, store_open,
+    dotted_open, dotted_register, dotted_verify, list_dots, list_join, minter_dot, minter_drop,
+    store_open,
 )
-from annapy._core.joins_set cimport count_begin, count_end, order_by_join
+from annapy._core.joins_set cimport order_by_join
 from annapy._core.registry cimport LATTICE_DOTTED, OP_SET, LatticeType, Op, lattice_register
 
 
@@ -134,45 +135,21 @@ cdef int siblings_verify(uint8_t tag, Span store, const Context* context,
 
 # --- the dot store --------------------------------------------------------------------------
 
+cdef int sibling_whole(uint8_t tag, Cursor* c, Span* whole) noexcept nogil:
+    cdef Sibling s
+    cdef int status = sibling_next(tag, c, &s)
+    whole[0] = s.whole
+    return status
+
+
+cdef int sibling_same(uint8_t tag, Span a, Span b, Buf* out) noexcept nogil:
+    buf_span(out, a if span_compare(a, b) >= 0 else b)
+    return out.status
+
+
 cdef int siblings_join(uint8_t tag, Span a, const Context* ca, Span b, const Context* cb,
                        Buf* out) noexcept nogil:
-    cdef Cursor at = cursor(a), bt = cursor(b)
-    cdef Sibling sa, sb
-    cdef uint64_t count_a = 0, count_b = 0, n = 0
-    cdef size_t count_at
-    cdef int c
-    if store_open(a, &count_a, &at) != OK or store_open(b, &count_b, &bt) != OK:
-        return CORRUPT
-    if count_a > a.len or count_b > b.len:
-        return CORRUPT
-    count_at = count_begin(out, count_a + count_b)
-    sa.whole = sb.whole = span(NULL, 0)
-    while True:
-        if sa.whole.len == 0 and at.at < at.end and sibling_next(tag, &at, &sa) != OK:
-            return CORRUPT
-        if sb.whole.len == 0 and bt.at < bt.end and sibling_next(tag, &bt, &sb) != OK:
-            return CORRUPT
-        if sa.whole.len == 0 and sb.whole.len == 0:
-            break
-        if sa.whole.len == 0:
-            c = 1
-        else:
-            c = -1 if sb.whole.len == 0 else dot_compare(sa.whole.ptr, sb.whole.ptr)
-        if c == 0:
-            buf_span(out, sa.whole if span_compare(sa.whole, sb.whole) >= 0 else sb.whole)
-            n += 1
-        elif c < 0 and not dot_seen(cb, sa.whole.ptr):
-            buf_span(out, sa.whole)
-            n += 1
-        elif c > 0 and not dot_seen(ca, sb.whole.ptr):
-            buf_span(out, sb.whole)
-            n += 1
-        if c <= 0:
-            sa.whole.len = 0
-        if c >= 0:
-            sb.whole.len = 0
-    count_end(out, count_at, count_a + count_b, n)
-    return out.status
+    return list_join(tag, &sibling_whole, &sibling_same, a, ca, b, cb, out)
 
 
 cdef int parse_set(uint8_t tag, Span arg, Span* seen, Span* value, Span* rest) noexcept nogil:
@@ -230,16 +207,7 @@ cdef int siblings_mutate(uint8_t tag, Span old, const Op* op, Minter* minter,
 
 
 cdef int siblings_dots(uint8_t tag, Span store, Buf* dots) noexcept nogil:
-    cdef Cursor c = cursor(store)
-    cdef Sibling s
-    cdef uint64_t count = 0
-    if store_open(store, &count, &c) != OK:
-        return CORRUPT
-    while c.at < c.end:
-        if sibling_next(tag, &c, &s) != OK:
-            return CORRUPT
-        buf_put(dots, s.whole.ptr, DOT_SIZE)
-    return dots.status
+    return list_dots(tag, &sibling_whole, store, dots)
 
 
 # --- the three types ------------------------------------------------------------------------

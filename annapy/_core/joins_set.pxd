@@ -20,12 +20,11 @@ Invariants
     every dot of a payload is covered by the state's causal context
 """
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy
 
 from annapy._core.codec cimport (
-    CORRUPT, OK, Buf, Cursor, Span, buf_put, buf_reserve, buf_span, buf_varint, cur_counted,
-    cur_left, cur_varint, cursor, likely, span, span_compare,
-    varint_size, varint_store,
+    CORRUPT, OK, Buf, Cursor, Span, buf_reserve, buf_span, buf_varint, cur_counted, cur_left,
+    cur_varint, cursor, likely, span, span_compare, varint_store,
 )
 from annapy._core.registry cimport join_fn
 
@@ -164,26 +163,6 @@ cdef inline void coll_entry(Buf* out, Span key, Span payload) noexcept nogil:
     if payload.len:
         memcpy(to, payload.ptr, payload.len)
     out.len = <size_t>(to + payload.len - out.ptr)
-
-# A count stands before what it counts. `count_begin` leaves room for the widest that may come,
-# `count_end` writes the real one and closes what gap is left.
-
-cdef inline size_t count_begin(Buf* out, uint64_t count_max) noexcept nogil:
-    cdef size_t at = out.len
-    cdef size_t room = varint_size(count_max)
-    if buf_reserve(out, room) != NULL:
-        out.len += room
-    return at
-
-cdef inline void count_end(Buf* out, size_t at, uint64_t count_max, uint64_t count) noexcept nogil:
-    cdef size_t room = varint_size(count_max), need = varint_size(count)
-    if out.status != OK:
-        return
-    varint_store(out.ptr + at, count)
-    if need < room:
-        memmove(out.ptr + at + need, out.ptr + at + room, out.len - at - room)
-        out.len -= room - need
-
 
 # --- the merge ------------------------------------------------------------------------------
 

@@ -25,12 +25,12 @@ from annapy._core.clock cimport (
     DOT_SIZE, Context, context_contains, context_upto, dot_compare,
 )
 from annapy._core.codec cimport (
-    BAD_OPERATION, NO_MEMORY, buf_clear, buf_free, buf_init, load_u64, span_compare, span_equal,
-    store_u64, unlikely,
+    BAD_OPERATION, NO_MEMORY, buf_clear, buf_free, buf_init, buf_put, load_u64, span_compare,
+    span_equal, store_u64, unlikely, varint_size,
 )
 from annapy._core.dotted cimport (
-    DotStore, Minter, dots_valid, dotted_join, dotted_mutate, dotted_register, dotted_verify,
-    minter_dot, minter_drop, store_open,
+    DotStore, Minter, count_begin, count_end, dots_valid, dotted_join, dotted_mutate,
+    dotted_register, dotted_verify, minter_dot, minter_drop, store_open,
 )
 from annapy._core.registry cimport (
     LATTICE_COLLECTION, LATTICE_DOTTED, OP_ADD, OP_CLEAR, OP_REMOVE, LatticeType, Op,
