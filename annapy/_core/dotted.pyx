@@ -1,3 +1,4 @@
+# cython: language_level=3
 """States of dotted types: open, verify, join, mutate; dotted.pxd has the layout and the law."""
 from libc.stdint cimport uint8_t, uint64_t
 

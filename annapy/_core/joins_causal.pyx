@@ -1,3 +1,4 @@
+# cython: language_level=3
 """Registers whose concurrent values stay side by side: MVRegister, Causal, MultiCausal.
 
 Owns    the layout below. MVRegister and Causal are one lattice under two public names; MultiCausal

@@ -1,3 +1,4 @@
+# cython: language_level=3
 """Map: fields that are never removed, each with a lattice of its own.
 
 Owns    the payload below; the frame is joins_set.pxd's. ORMap is in joins_ormap.pyx.
@@ -18,7 +19,7 @@ Invariants
     a nested cell has no header of its own, so no generation, expiry or fields
     maps stand in maps at most NESTING_MAX deep
 """
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from annapy._core.cell cimport NESTING_MAX, TAG_MAP, Cell, cell_parse
 from annapy._core.codec cimport (
@@ -26,14 +27,12 @@ from annapy._core.codec cimport (
     buf_u8, cur_counted, cur_rest, cur_u8, cursor, span, span_of_bytes,
 )
 from annapy._core.joins_set cimport (
-    DROP, KEEP, REPLACE, Coll, Entry, Merge, coll_entry, coll_head, coll_is_empty, coll_next,
+    KEEP, REPLACE, Coll, Entry, Merge, coll_entry, coll_head, coll_is_empty, coll_next,
     coll_open, coll_seek, coll_step, merge_entries, order_by_join,
 )
 from annapy._core.registry cimport (
     LATTICE_COLLECTION, OP_MERGE, OP_UPDATE, lattice_of, lattice_register,
 )
-from libc.stdint cimport uint64_t
-
 
 # --- nested operations ----------------------------------------------------------------------
 
@@ -176,6 +175,8 @@ cdef void register() noexcept:
 
 
 register()
+
+import annapy._core.joins_ormap  # noqa: E402  whoever has one kind of map has the other
 
 
 # --- what the Python face reads ---------------------------------------------------------------

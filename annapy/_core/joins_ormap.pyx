@@ -1,3 +1,4 @@
+# cython: language_level=3
 """ORMap: fields that can be removed; an update that a removal has not seen survives it (add wins).
 
 Owns    the payload below, fragments, and the store of maps. The frame is joins_set.pxd's, the

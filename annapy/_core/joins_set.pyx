@@ -1,3 +1,4 @@
+# cython: language_level=3
 """Joins of sets; joins_set.pxd has the layout.
 
 GSet and OrderedSet grow only: the join is the union, a delta is what was not there yet.
