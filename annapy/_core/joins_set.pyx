@@ -27,7 +27,7 @@ from annapy._core.clock cimport (
 )
 from annapy._core.codec cimport (
     BAD_OPERATION, NO_MEMORY, buf_clear, buf_free, buf_init, buf_put, load_u64, span_compare,
-    span_equal, store_u64, unlikely, varint_size,
+    span_equal, span_of_bytes, store_u64, unlikely, varint_size,
 )
 from annapy._core.dotted cimport (
     DotStore, Minter, count_begin, count_end, dots_valid, dotted_join, dotted_mutate,
@@ -480,3 +480,36 @@ cdef void register() noexcept:
 
 
 register()
+
+
+# --- what the Python face reads ---------------------------------------------------------------
+
+def keys(bytes state not None) -> list[bytes]:
+    """The encoded keys of a verified collection's state, sorted. Linear."""
+    cdef Coll c
+    cdef Entry e
+    cdef list found = []
+    if coll_open(span_of_bytes(state), &c) != OK:
+        raise ValueError("not a verified state")
+    while c.entries.at < c.entries.end:
+        if coll_next(&c.entries, &e) != OK:
+            raise ValueError("not a verified state")
+        found.append(e.key.ptr[:e.key.len])
+    return found
+
+
+def has(bytes state not None, bytes key not None) -> bool:
+    """Is the encoded key in a verified collection's state? Linear, without objects."""
+    cdef Coll c
+    cdef Entry e
+    if coll_open(span_of_bytes(state), &c) != OK:
+        raise ValueError("not a verified state")
+    return coll_seek(&c.entries, span_of_bytes(key), &e) == 1
+
+
+def size(bytes state not None) -> int:
+    """How many entries a verified collection's state has. O(1)."""
+    cdef Coll c
+    if coll_open(span_of_bytes(state), &c) != OK:
+        raise ValueError("not a verified state")
+    return c.count

@@ -1,0 +1,1 @@
+# Nothing for Python: dotted types share C functions.
