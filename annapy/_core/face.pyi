@@ -1,3 +1,4 @@
+# The lattices as functions over bytes; face.pyx says what each takes, returns and raises.
 from collections.abc import Iterable
 from typing import TypeAlias
 

@@ -42,7 +42,8 @@ from annapy._core.registry cimport (
 import annapy._core.joins_scalar
 import annapy._core.joins_set
 import annapy._core.joins_causal
-for _name in ("joins_user", "joins_map", "joins_array", "joins_sketch"):
+import annapy._core.joins_user
+for _name in ("joins_map", "joins_array", "joins_sketch"):
     try:
         __import__("annapy._core." + _name)
     except ModuleNotFoundError as _error:

@@ -70,6 +70,13 @@ class Lattice:
     tag: ClassVar[int] = TAG["lattice"]
     kind: ClassVar[str] = "lattice"
 
+    def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
+        """Registers the subclass by `name`: how states of it are found again in a store."""
+        super().__init_subclass__(**rest)
+        from annapy.lattice import user
+
+        user.register(cls, name)
+
     def join(self, other: Self) -> Self:
         """The least upper bound of the two."""
         raise NotImplementedError(f"{type(self).__name__} must define join(self, other)")
@@ -143,6 +150,10 @@ class CellLattice(Lattice):
     __slots__ = ("_state",)
 
     _state: bytes
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        """Built-in types are known by their tag, not by a name."""
+        object.__init_subclass__(**rest)
 
     def __new__(cls) -> Self:
         """The bottom."""
