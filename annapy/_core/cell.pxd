@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The cell: header, tags, stamps. The bytes that are the same in memory, mail, wire and disk.
 
-Owns    the header's layout and the tags' numbers. Joins of whole cells are in cell.pyx; the stamp is
-        in stamp.pxd (so that the registry can stand between the two) and is also named from here.
+Owns    the header's layout and the tags' numbers. Joins of whole cells are in cell.pyx; the stamp
+        is in stamp.pxd (the registry stands between the two) and is also named from here.
 
     offset  size
     0       1     format      1

@@ -168,7 +168,7 @@ cdef struct Union:             # the cursors of one merge
 
 
 cdef void union_actor(Union* u, uint64_t actor) noexcept nogil:
-    """Merge everything of one actor: the greater prefix, then the dots, folding as they extend it."""
+    """Everything of one actor: the greater prefix, then the dots, folded as they extend it."""
     cdef uint64_t upto = 0
     cdef uint64_t seq
     cdef uint64_t written = 0
@@ -289,10 +289,12 @@ cdef int context_order(const Context* a, const Context* b, int* order) noexcept 
 
 
 cdef bint context_covers(const Context* c, const uint8_t* dots, size_t n) noexcept nogil:
-    cdef size_t i
-    for i in range(n):
-        if not context_contains(c, load_u64(dots + i * DOT_SIZE), load_u64(dots + i * DOT_SIZE + 8)):
+    cdef const uint8_t* dot = dots
+    cdef const uint8_t* end = dots + n * DOT_SIZE
+    while dot < end:
+        if not context_contains(c, load_u64(dot), load_u64(dot + 8)):
             return False
+        dot += DOT_SIZE
     return True
 
 

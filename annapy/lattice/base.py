@@ -70,12 +70,15 @@ class Lattice:
     tag: ClassVar[int] = TAG["lattice"]
     kind: ClassVar[str] = "lattice"
 
-    def __init_subclass__(cls, *, name: str | None = None, **rest: Any) -> None:
+    def __init_subclass__(
+        cls, *, name: str | None = None, builtin: bool = False, **rest: Any
+    ) -> None:
         """Registers the subclass by `name`: how states of it are found again in a store."""
         super().__init_subclass__(**rest)
-        from annapy.lattice import user
+        if not builtin:
+            from annapy.lattice import user
 
-        user.register(cls, name)
+            user.register(cls, name)
 
     def join(self, other: Self) -> Self:
         """The least upper bound of the two."""
@@ -140,7 +143,7 @@ class Lattice:
         return from_state(tag, state)
 
 
-class CellLattice(Lattice):
+class CellLattice(Lattice, builtin=True):
     """A built-in lattice: an immutable value around canonical state bytes.
 
     `bytes(x)` is a whole cell without generation, expiry or fields; `T.decode` accepts exactly

@@ -170,9 +170,7 @@ class Siblings(CellLattice):
             )
         return _counted(name) + _counted(context) + b"\0" + data
 
-    def write(
-        self, x: Lattice, *, actor: str | bytes | int, context: bytes | None = None
-    ) -> Self:
+    def write(self, x: Lattice, *, actor: str | bytes | int, context: bytes | None = None) -> Self:
         """With `x` in place of the siblings that `context` covers: by default all that are here.
 
         So `x` must contain what it replaces: `s.write(s.joined | change, actor=...)`. ValueError

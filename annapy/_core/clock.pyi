@@ -1,0 +1,1 @@
+# No Python names: other extensions cimport it; clock.pxd says what it gives them.

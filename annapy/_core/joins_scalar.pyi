@@ -1,0 +1,1 @@
+# No Python names: importing it registers the scalar lattices.

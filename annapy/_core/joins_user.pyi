@@ -1,0 +1,1 @@
+# No Python names: importing it registers the lattice of user-defined states.
