@@ -19,11 +19,12 @@ from annapy._core.codec cimport (
     BUSY, COLD, NO_MEMORY, OK, Buf, buf_clear, buf_free, buf_put, buf_u64, buf_u8, span,
     span_of_bytes,
 )
-from annapy._core.engine cimport Engine, raise_status
-from annapy._core.registry cimport OP_SET
+from annapy._core.engine cimport Engine, raise_status, strip_header
+from annapy._core.records cimport batch_end
+from annapy._core.registry cimport OP_MERGE, OP_SET
 from annapy._core.shard cimport (
     REQ_BATCH, REQ_IF_ABSENT, REQ_RETURN_NEW, REQ_RETURN_OLD, Request, Shard, shard_apply,
-    shard_batch_end, shard_release, shard_take,
+    shard_release, shard_take,
 )
 from annapy._core.table cimport Root
 
@@ -32,9 +33,9 @@ cdef enum:
     OP_ID_WINDOW_MS = 600000     # how long the outcome of an op_id is remembered
 
 
-def outcome_of(bytes packed):
-    return (bool(packed[1]), packed[11:] or None, int.from_bytes(packed[3:11], "little"),
-            bool(packed[2]))
+def outcome_of(bytes packed) -> tuple[bool, bytes | None, int]:
+    """What write_note packed: (applied, cell, version)."""
+    return bool(packed[1]), packed[10:] or None, int.from_bytes(packed[2:10], "little")
 
 
 cdef class Batch:
@@ -83,6 +84,8 @@ cdef class Batch:
             request.op.code = code
             request.op.tag = tag
             request.op.arg = span_of_bytes(arg)
+            if code == OP_MERGE:
+                strip_header(request)
             request.ttl_ms = ttl_ms
             request.expect = expect
             request.flags = (<uint32_t>flags & 0x7F) | REQ_BATCH
@@ -129,7 +132,7 @@ cdef class Batch:
         for i in range(self.count):
             request = &self.requests[i]
             cell = <bytes>self.cells[i].ptr[:self.cells[i].len] if self.cells[i].len else None
-            result.append((bool(request.applied), cell, request.version, bool(request.existed)))
+            result.append((bool(request.applied), cell, request.version))
         return result
 
     cdef inline Shard* shard_of(self, uint64_t hash) noexcept nogil:
@@ -157,11 +160,11 @@ cdef class Batch:
             failed = self.count
         if failed >= 0:
             for s in range(self.shard_count):
-                shard_batch_end(&self.shards[s], False)
+                batch_end(&self.shards[s], False)
         store_release(&self.root.batch, 0)
         for s in range(self.shard_count):
             if failed < 0:
-                shard_batch_end(&self.shards[s], True)
+                batch_end(&self.shards[s], True)
             self.shards[s].ledger.hold -= 1
             shard_release(&self.shards[s])
         return failed
@@ -175,7 +178,6 @@ cdef class Batch:
         buf_clear(&self.noted)
         buf_u8(&self.noted, 0x11)
         buf_u8(&self.noted, outcome.applied)
-        buf_u8(&self.noted, outcome.existed)
         buf_u64(&self.noted, outcome.version)
         buf_put(&self.noted, self.cells[0].ptr, self.cells[0].len)
         if self.noted.status != OK:

@@ -18,11 +18,10 @@ from annapy._core.codec cimport (
     store_u32,
 )
 from annapy._core.engine cimport Engine, Pin
-from annapy._core.hashing cimport crc32c, hash64
+from annapy._core.hashing cimport crc32c
 from annapy._core.ledger cimport Ledger, ledger_dirty
-from annapy._core.shard cimport (
-    Shard, shard_forget, shard_release, shard_take,
-)
+from annapy._core.records cimport record_forget, record_hash
+from annapy._core.shard cimport Shard, shard_release, shard_take
 from annapy._core.table cimport (
     REC_COMMITTING, REC_DIRTY, REC_TOMBSTONE, REC_TTL, RECORD_HEADER, Place, Record, table_locate,
 )
@@ -206,10 +205,8 @@ cdef void _settle(Shard* shard, bint ok) noexcept nogil:
                 store32_release(&record.flags, record.flags | REC_DIRTY)
         elif record.flags & REC_TOMBSTONE:
             if table_locate(&shard.table, <uint8_t*>record + RECORD_HEADER, record.key_len,
-                            record.namespace,
-                            hash64(<uint8_t*>record + RECORD_HEADER, record.key_len,
-                                   shard.arena.header.hash_seed), &place):
-                shard_forget(shard, &place)
+                            record.namespace, record_hash(shard, record), &place):
+                record_forget(shard, &place)
     ledger.flight_len = 0
     ledger.hold -= 1
     if ok:

@@ -55,6 +55,7 @@ cdef class Engine:
     cdef void prepare(self, Request* request, const uint8_t* key, size_t key_len,
                       uint32_t namespace) noexcept nogil
     cdef int submit(self, Request* request) except -1
+    cdef int try_submit(self, Request* request) except -1
     cdef int after_write(self) except -1
     cdef object load(self, Request* request)
     cdef int verify_record(self, bytes stored, bytes record) except -1
@@ -79,3 +80,4 @@ cdef class Pin:
     cdef Py_ssize_t strides[1]
 
 cdef int raise_status(int status, Request* request) except -1
+cdef int strip_header(Request* request) except -1

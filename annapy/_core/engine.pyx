@@ -25,21 +25,22 @@ from annapy._core.cell cimport (
 from annapy._core.codec cimport (
     BAD_OPERATION, BUSY, COLD, CORRUPT, MISSING, NO_MEMORY, NOT_A_NUMBER, OK, OVER_LIMIT,
     OVERFLOWED, SUPERSEDED, WRONG_SHAPE, WRONG_TYPE, Buf, Span, buf_clear, buf_free, buf_init,
-    buf_put, buf_reserve, buf_u64, buf_u8, load_u16, load_u32, span, span_equal, span_of_bytes,
+    buf_put, buf_reserve, buf_u32, buf_u64, load_u16, load_u32, load_u64, span, span_equal, span_of_bytes,
     store_u16,
 )
 from annapy._core.events cimport events_close, events_init, events_take
 from annapy._core.hashing cimport crc32c, hash64
-from annapy._core.ledger cimport COLD_FILTER, COLD_NONE, COLD_UNKNOWN, cold_add, cold_size
-from annapy._core.registry cimport OP_NONE, OP_SET, lattice_of
+from annapy._core.hlc cimport clock_ms, clock_observe, clock_stamp
+from annapy._core.ledger cimport COLD_FILTER, COLD_NONE, COLD_UNKNOWN, cold_add, cold_maybe, cold_size
+from annapy._core.registry cimport OP_MERGE, lattice_of
 from annapy._core.shard cimport (
     REQ_BATCH, REQ_DELETE, REQ_IF_ABSENT, REQ_INSTALL, REQ_RETURN_NEW, REQ_RETURN_OLD, TTL_KEEP,
-    Request, Shard, clock_ms, clock_observe, clock_stamp, shard_apply, shard_batch_end, shard_close,
+    Request, Shard, shard_apply, shard_close,
     shard_expire, shard_init, shard_release, shard_submit, shard_take,
 )
 from annapy._core.table cimport (
     COPIED_MAX, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Found, Record, Root, ShardHeader,
-    table_find, table_still,
+    Place, table_find, table_locate, table_still,
 )
 
 cdef enum:
@@ -387,6 +388,51 @@ cdef class Engine:
         finally:
             buf_free(&out)
 
+    def read_many(self, list keys, uint32_t ns=1) -> list:
+        """[(tag, state, deadline_ms, version) or None, …], all as of one moment. O(keys), and every
+        shard waits meanwhile; keys that are on disk only are brought in first."""
+        cdef Buf out
+        cdef Cell cell
+        cdef size_t at, n
+        cdef Py_ssize_t i, missing = 0, count = len(keys)
+        cdef Request* requests
+        cdef list found = []
+        self.check()
+        requests = <Request*>calloc(len(keys) + 1, sizeof(Request))
+        if requests == NULL:
+            raise MemoryError
+        buf_init(&out)
+        try:
+            for i in range(len(keys)):
+                key = <bytes>keys[i]
+                self.prepare(&requests[i], <const uint8_t*><const char*>key, len(key), ns)
+            for _ in range(COMMIT_ROUNDS):
+                buf_clear(&out)
+                with nogil:
+                    missing = _copy_many(self.shards, self.shard_count, requests, count, &out)
+                if missing < 0:
+                    break
+                requests[missing].flags = REQ_INSTALL
+                self.submit(&requests[missing])
+            if missing >= 0:
+                raise errors.CapacityError("the keys of a snapshot do not fit in memory together")
+            if out.status != OK:
+                raise MemoryError
+            at = 0
+            for i in range(len(keys)):
+                n = load_u32(out.ptr + at)
+                if n == 0 or cell_parse(span(out.ptr + at + 12, n), &cell) != OK or (
+                        cell.deadline_ms and cell.deadline_ms <= requests[i].now_ms):
+                    found.append(None)
+                else:
+                    found.append((cell.tag, <bytes>cell.state.ptr[:cell.state.len],
+                                  cell.deadline_ms, load_u64(out.ptr + at + 4)))
+                at += 12 + n
+            return found
+        finally:
+            buf_free(&out)
+            free(requests)
+
     def pin(self, bytes key, uint32_t ns=1):
         """A Pin (buffer of the whole cell) on a large value, or None."""
         self.check()
@@ -430,6 +476,20 @@ cdef class Engine:
         if self.backed and not self.woken or self.watched:
             self.after_write()
         return 0
+
+    cdef int try_submit(self, Request* request) except -1:
+        """submit, but 0 where the key holds another type, for a caller that knows what to do."""
+        cdef Shard* shard = self.shard_of(request.hash)
+        if not self.foreign:
+            shard_submit(shard, request)
+            if request.status == OK:
+                if self.backed and not self.woken or self.watched:
+                    self.after_write()
+                return 1
+            if request.status == WRONG_TYPE:
+                return 0
+        self.submit(request)
+        return 1
 
     cdef int after_write(self) except -1:
         """Tell the persister that there is dirt, once a commit, and the watchers that there is news."""
@@ -476,7 +536,7 @@ cdef class Engine:
 
     def apply(self, bytes key, int code, int tag, arg=b"", *, uint32_t ns=1, int64_t ttl_ms=-1,
               bytes label=None, uint32_t flags=0, uint64_t expect=0, bytes op_id=None):
-        """Apply one operation: (applied, old or new cell if asked for, version, existed).
+        """Apply one operation: (applied, old or new cell if asked for, version).
 
         Atomic; durable with the next commit. `applied` is False when a condition did not hold.
         With op_id, a repetition within ten minutes changes nothing and returns the first outcome.
@@ -496,6 +556,8 @@ cdef class Engine:
         else:
             operand = arg
             request.op.arg = span(&operand[0] if operand.shape[0] else NULL, operand.shape[0])
+        if code == OP_MERGE:
+            strip_header(&request)
         request.flags = flags & 0x7F
         request.ttl_ms = ttl_ms
         request.expect = expect
@@ -506,7 +568,7 @@ cdef class Engine:
         try:
             self.submit(&request)
             return (bool(request.applied), <bytes>cell.ptr[:cell.len] if cell.len else None,
-                    request.version, bool(request.existed))
+                    request.version)
         finally:
             buf_free(&cell)
 
@@ -781,6 +843,52 @@ cdef class Engine:
         self.check()
         self.woken = False
         return Cut(self)
+
+
+cdef int strip_header(Request* request) except -1:
+    """The operand of a merge is a foreign cell: check it whole, keep its state."""
+    cdef Cell cell
+    if cell_verify(request.op.arg) != OK or cell_parse(request.op.arg, &cell) != OK:
+        return raise_status(CORRUPT, request)
+    if cell.tag != request.op.tag:
+        request.found_tag = request.op.tag
+        request.op.tag = cell.tag
+        return raise_status(WRONG_TYPE, request)
+    request.op.arg = cell.state
+    return 0
+
+
+cdef Py_ssize_t _copy_many(Shard* shards, uint32_t count, Request* requests, Py_ssize_t n,
+                           Buf* out) noexcept nogil:
+    """Copy every key's cell at one moment; -1, or which key must be brought in from the disk."""
+    cdef Py_ssize_t i, missing = -1
+    cdef uint32_t s
+    cdef Shard* shard
+    cdef Place place
+    for s in range(count):
+        shard_take(&shards[s])
+    for i in range(n):
+        shard = &shards[((requests[i].hash >> 25) & 0x7F) % count]
+        if table_locate(&shard.table, requests[i].key, requests[i].key_len, requests[i].namespace,
+                        requests[i].hash, &place):
+            if place.record.flags & REC_TOMBSTONE:
+                buf_u32(out, 0)
+                buf_u64(out, 0)
+                continue
+            buf_u32(out, place.record.cell_len)
+            buf_u64(out, place.record.version)
+            buf_put(out, <uint8_t*>place.record + place.record.cell_off, place.record.cell_len)
+            continue
+        if shard.backed and cold_maybe(&shard.ledger, requests[i].hash):
+            if (not requests[i].looked or requests[i].demotions != shard.demotions
+                    or requests[i].cold.ptr != NULL):
+                missing = i
+                break
+        buf_u32(out, 0)
+        buf_u64(out, 0)
+    for s in range(count):
+        shard_release(&shards[s])
+    return missing
 
 
 cdef bint _label(const Cell* cell, Span* label) noexcept nogil:

@@ -110,19 +110,6 @@ cdef void shard_take(Shard* shard) noexcept nogil
 cdef void shard_release(Shard* shard) noexcept nogil
 cdef void shard_submit(Shard* shard, Request* request) noexcept nogil
 cdef void shard_apply(Shard* shard, Request* request) noexcept nogil
-# With the shard taken. Everything below, too.
-cdef void shard_forget(Shard* shard, Place* place) noexcept nogil
-# Take a key out of the table, its books and memory; no event, no count.
-cdef void shard_free(Shard* shard, uint64_t offset, uint64_t size) noexcept nogil
-cdef uint64_t record_size(const Record* record) noexcept nogil
-cdef int shard_room(Shard* shard, uint64_t size, uint32_t protect) noexcept nogil
-# Evict or demote until `size` more bytes fit, sparing the key `protect`: OK, BUSY (everything left
-# is waiting for a commit) or NO_MEMORY.
+# With the shard taken.
 cdef uint32_t shard_expire(Shard* shard, uint64_t now_ms, uint32_t limit) noexcept nogil
-cdef void shard_batch_end(Shard* shard, bint keep) noexcept nogil
-# After Root.batch went to zero (keep), or before it does (undo everything).
-
-cdef uint64_t clock_ms() noexcept nogil
-cdef uint64_t clock_stamp(uint64_t* clock) noexcept nogil
-# A fresh hybrid logical time, greater than all before it.
-cdef void clock_observe(uint64_t* clock, uint64_t seen) noexcept nogil
+# With the shard taken: delete resident keys whose deadline has passed; how many were looked at.
