@@ -9,7 +9,7 @@ from annapy._core.atomics cimport (
 )
 from annapy._core.cell cimport STAMP_SIZE, TAG_LWW, TAG_MAXARRAY, TAG_SUMARRAY, Cell, cell_parse
 from annapy._core.codec cimport BUSY, NO_MEMORY, OK, likely, span, unlikely
-from annapy._core.events cimport EVENT_DELETE, EVENT_EVICT, EVENT_SET
+from annapy._core.events cimport EVENT_DELETE, EVENT_EVICT, EVENT_SET, events_post
 from annapy._core.hashing cimport hash64
 from annapy._core.ledger cimport (
     NO_KID, cold_add, Deadline, Ledger, ledger_deadline, ledger_dirty, ledger_drop, ledger_number,
@@ -106,7 +106,7 @@ cdef bint _place_of(Shard* shard, Record* record, Place* place) noexcept nogil:
 
 cdef void record_post(Shard* shard, uint8_t kind, const Record* record) noexcept nogil:
     if unlikely(shard.events != NULL) and record.namespace != 0:
-        eventsrecord_post(shard.events, kind, 0, record.namespace,
+        events_post(shard.events, kind, 0, record.namespace,
                     <const uint8_t*>record + RECORD_HEADER, record.key_len)
 
 

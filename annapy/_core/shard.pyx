@@ -432,7 +432,7 @@ cdef uint32_t shard_expire(Shard* shard, uint64_t now_ms, uint32_t limit) noexce
         done += 1
         if kid >= shard.ledger.records_len or shard.ledger.records[kid] == 0:
             continue
-        record = <Record*>(_base(shard) + shard.ledger.records[kid])
+        record = <Record*>(shard.arena.base + shard.ledger.records[kid])
         if record.flags & REC_TOMBSTONE or not record.flags & REC_TTL:
             continue
         deadline = record_deadline(record)
