@@ -22,4 +22,4 @@ with annapy.open(directory) as store:
 with annapy.open(directory) as store:  # opened again: everything is still there
     print(store["hits"], store["hits:0"], store["largest"])
 
-# prints: 1010 500 999
+# -> 1010 500 999

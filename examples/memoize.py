@@ -16,5 +16,5 @@ print([square(n) for n in (2, 3, 2, 3, 2)], "computed:", calls)
 square.invalidate(2)
 print(square(2), "computed:", calls)
 
-# prints: [4, 9, 4, 9, 4] computed: [2, 3]
-# prints: 4 computed: [2, 3, 2]
+# -> [4, 9, 4, 9, 4] computed: [2, 3]
+# -> 4 computed: [2, 3, 2]

@@ -21,6 +21,6 @@ print(sorted(sessions), sorted(store))
 sessions.clear()
 print(len(store))
 
-# prints: {'pages': ['/', '/cart']} expires within 30 minutes
-# prints: ['ada', 'bob'] ['session:ada', 'session:bob']
-# prints: 0
+# -> {'pages': ['/', '/cart']} expires within 30 minutes
+# -> ['ada', 'bob'] ['session:ada', 'session:bob']
+# -> 0

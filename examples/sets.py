@@ -10,6 +10,6 @@ print(sorted(joined.value))
 print(joined == laptop | phone, joined == joined | phone, phone <= joined, phone <= laptop)
 print(ORSet.decode(bytes(joined)) == joined)
 
-# prints: ['bread', 'jam', 'milk']
-# prints: True True True False
-# prints: True
+# -> ['bread', 'jam', 'milk']
+# -> True True True False
+# -> True

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-MARK = "# prints: "
+MARK = "# -> "
 
 
 def test_there_are_examples() -> None:

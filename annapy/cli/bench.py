@@ -53,31 +53,30 @@ def bench_verb(out: Output, rounds: int, directory: str | None) -> int:
     ):
         subjects = subjects_of(memory, disk)
         medians = measure(subjects, rounds)
-    rows = []
-    for subject in subjects:
-        nanoseconds = medians[subject.name]
-        ratio = nanoseconds / medians[subject.twin] if subject.twin else None
-        rows.append({
-            "name": subject.name,
-            "ns": round(nanoseconds, 1),
-            "beside": subject.twin or None,
-            "ratio": round(ratio, 2) if ratio is not None else None,
-        })
+    figures = [(subject, medians[subject.name], ratio_of(subject, medians)) for subject in subjects]
     if out.as_json:
+        rows = [
+            {"name": subject.name, "ns": round(nanoseconds, 1), "beside": subject.twin or None,
+             "ratio": None if ratio is None else round(ratio, 2)}
+            for subject, nanoseconds, ratio in figures
+        ]
         out.line({"rounds": rounds, "keys": KEYS, "value_bytes": len(VALUE), "figures": rows})
         return DONE
     out.table(
         ("", "a call>", "ratio>", "beside"),
         [
-            (
-                row["name"], duration_words(row["ns"]),
-                f"{row['ratio']:.2f}x" if row["ratio"] is not None else "", row["beside"] or "",
-            )
-            for row in rows
+            (subject.name, duration_words(nanoseconds), "" if ratio is None else f"{ratio:.2f}x",
+             subject.twin)
+            for subject, nanoseconds, ratio in figures
         ],
         title=f"{KEYS} keys, {len(VALUE)}-byte values, medians of {rounds} rounds",
     )
     return DONE
+
+
+def ratio_of(subject: Subject, medians: dict[str, float]) -> float | None:
+    """How many times as long as its twin a subject takes; None if it has no twin."""
+    return medians[subject.name] / medians[subject.twin] if subject.twin else None
 
 
 def subjects_of(memory: Store, disk: Store) -> list[Subject]:

@@ -80,17 +80,17 @@ def progress_bar(out: Output) -> Iterator[Callable[[Progress], None] | None]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
     )
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("learning"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} events/s"), TextColumn("{task.fields[right]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=out.console(stderr=True)) as bar:
+    with Bar(*columns, console=out.console(stderr=True)) as bar:
         task = bar.add_task("", total=None, rate="-", right="")
 
         def on_progress(at: Progress) -> None:
@@ -136,7 +136,8 @@ def figures_of(store: Store, result: Result, place: Path, before: int) -> dict[s
 
 def memory_bytes(store: Store) -> int:
     """Bytes of memory that the store's cells and index take, by its own books."""
-    return int(store.stats()["bytes"])
+    stats = store.stats()
+    return int(stats["heap_bytes"]) + int(stats["index_bytes"])
 
 
 def disk_bytes(place: Path) -> int:

@@ -195,6 +195,8 @@ def store_report(target: str) -> Iterator[Finding]:
         yield Finding("store", FAIL, f"{target}: {error}")
         return
     yield Finding("store", OK, f"{target}: {keys:,} keys")
-    for name in ("bytes", "capacity", "dirty", "actor"):
-        if name in stats:
-            yield Finding(f"store: {name}", OK, f"{stats[name]:,}")
+    disk = stats.get("disk") or {}
+    yield Finding("store: size", OK, f"{size_words(disk.get('file_bytes', 0))} on disk")
+    error = disk.get("last_error")
+    if error:
+        yield Finding("store: last commit", FAIL, str(error))
