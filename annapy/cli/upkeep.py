@@ -29,7 +29,7 @@ COUNTS = {
 @store_option
 @verb
 def stat_verb(out: Output, key: str | None, target: str) -> int:
-    """Print counts and sizes of the store, or what is known about KEY; status 1 if it is missing."""
+    """Print counts and sizes of the store, or what is known of KEY; status 1 if it is missing."""
     with open_store(target, readonly=True) as store:
         if key is None:
             figures: dict[str, Any] = {"keys": len(store), **store.stats()}
