@@ -22,8 +22,8 @@ Invariants
     offset 0 is never allocated: it means "nothing"
     a slab's bytes stay mapped and readable for as long as the arena is: a late reader sees other
     bytes, never a fault; index memory (arena_reserve) is never re-used as payload
-    every slab is 16-byte aligned; slabs over 1 KiB are 64-byte aligned, those over SMALL_MAX (and so
-    all over 64 KiB) page-aligned
+    every slab is 16-byte aligned; slabs over 1 KiB are 64-byte aligned, those over SMALL_MAX (and
+    so all over 64 KiB) page-aligned
     heap.used = sum over live slabs of heap_rounded(size); used <= held; sum of held <= cursor
     cursor <= reserved <= capacity; reserved (what is backed by memory) grows by RESERVE_STEP
     slabs in a magazine are marked as taken in their span's bitmap and are not counted in `used`
@@ -48,7 +48,7 @@ cdef enum:
     SLAB_ALIGN = 16
     SMALL_MAX = 32768
 
-cdef struct ArenaHeader:         # at offset 0; written once at creation but for the last three fields
+cdef struct ArenaHeader:         # at offset 0; written once at creation but for the last three
     uint64_t magic
     uint32_t layout
     uint32_t features

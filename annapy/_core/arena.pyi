@@ -1,3 +1,4 @@
+"""What Python sees of the arena: for tests and diagnosis."""
 from typing import final
 
 @final

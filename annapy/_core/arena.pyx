@@ -410,7 +410,7 @@ cdef void spill(Heap* heap, uint32_t c, uint32_t n) noexcept nogil:
 
 
 cdef uint64_t small_alloc(Heap* heap, uint32_t c) noexcept nogil:
-    """The magazine is empty: fill half of it, in such an order that addresses come out ascending."""
+    """The magazine is empty: fill half of it, so that addresses come out ascending."""
     cdef Magazine* m = &heap.magazine[c]
     cdef uint32_t want = m.limit // 2 + 1, i
     cdef uint64_t slot[HEAP_MAGAZINE]
@@ -486,7 +486,8 @@ cdef void heap_free_slow(Heap* heap, uint64_t offset, uint64_t size) noexcept no
         return
     run = p.map[page] if page < p.map_len else 0
     size = whole_pages(size)
-    if (run == 0 or p.runs[run].state != RUN_LARGE or p.runs[run].page * <uint64_t>PAGE_SIZE != offset
+    if (run == 0 or p.runs[run].state != RUN_LARGE
+            or p.runs[run].page * <uint64_t>PAGE_SIZE != offset
             or p.runs[run].pages * <uint64_t>PAGE_SIZE != size):
         heap.faults += 1
         return

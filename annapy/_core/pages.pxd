@@ -8,13 +8,13 @@ Callers the owner of the heap, and no one else: no locks, no atomics.
 
 Every page belongs to exactly one run; `map` finds the run of a page. For spans each page is
 entered, for other runs only the first and the last one (that is all that joining neighbours needs).
-Free runs hang in bins by length: exact up to 15 pages, then eight to a doubling, as in TLSF (Masmano
-et al. 2004): the fitting bin is looked through for the best run (up to FIT_LOOKS), else the next
-bin that has anything serves.
+Free runs hang in bins by length: exact up to 15 pages, then eight to a doubling, as in TLSF
+(Masmano et al. 2004): the fitting bin is looked through for the best run (up to FIT_LOOKS), else
+the next bin that has anything serves.
 
 Invariants
     two neighbouring runs are never both free
-    free_pages = sum of pages of free runs; dirty_pages <= free_pages (those whose memory is resident)
+    free_pages = sum of pages of free runs; dirty_pages <= free_pages (whose memory is resident)
     a bin's bit in `filled` is set  <=>  its list is not empty
     run 0 means "none"; page 0 of an arena is its header and is never in a run
 """

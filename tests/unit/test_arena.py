@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from annapy._core.arena import Attached, Memory
 from hypothesis import given
 from hypothesis import strategies as st
+
+from annapy._core.arena import Attached, Memory
 
 ANONYMOUS, MEMFD, FILE = 0, 1, 2
 SIZES = st.one_of(

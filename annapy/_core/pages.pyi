@@ -1,0 +1,1 @@
+"""Runs of pages have no Python face."""
