@@ -29,7 +29,7 @@ CODE = {".py", ".pyx", ".pxd", ".pyi", ".h", ".c"}
 TEXT = CODE | {".md", ".toml", ".txt", ".in", ""}
 
 MEMORY = ["mapping", "pages", "arena", "ring", "hazard", "liveness"]
-SHARD = ["tree", "ledger", "events", "table", "shard", "batching", "cut", "engine"]
+SHARD = ["tree", "ledger", "events", "table", "records", "shard", "batching", "cut", "engine"]
 
 # A file imports from its own layer and from those above it in this list, never from one below it.
 # A name stands for the module and everything inside it; the longest name that fits decides.
@@ -170,8 +170,9 @@ def python_functions(text: str) -> Iterator[tuple[int, str, int]]:
             yield node.lineno, node.name, length
 
 
+NO_FUNCTION = r"class|extern|enum|struct|packed|union|object\s*:"
 CYTHON_FUNCTION = re.compile(
-    r"^(\s*)(?:async\s+def|def|cpdef|cdef(?!\s+(?:class|extern|enum|struct|packed|union|object\s*:)))"
+    rf"^(\s*)(?:async\s+def|def|cpdef|cdef(?!\s+(?:{NO_FUNCTION})))"
     r"\b[^=#\"']*?(\w+)\s*\("
 )
 
