@@ -1,1 +1,3 @@
-# Nothing for Python: dotted types share C functions.
+# What the Python face reads of dotted types.
+
+def context(state: bytes) -> bytes: ...

@@ -9,6 +9,7 @@ from annapy._core.clock cimport (
 from annapy._core.codec cimport (
     BAD_OPERATION, CORRUPT, OK, OVERFLOWED, Buf, Cursor, Span, buf_counted, buf_free, buf_init,
     buf_put, buf_reserve, buf_span, buf_u64, cur_counted, cur_rest, cursor, span, span_equal,
+    span_of_bytes,
 )
 from annapy._core.registry cimport OP_CLEAR, Op
 
@@ -206,3 +207,13 @@ cdef bint dotted_is_empty(Span state) noexcept nogil:
     cdef Context context
     cdef Span store
     return dotted_open(state, &context, &store) != OK or span_equal(store, store_empty())
+
+
+# --- what the Python face reads ---------------------------------------------------------------
+
+def context(bytes state not None) -> bytes:
+    """The encoded causal context of a verified state of a dotted type; two zero bytes at bottom."""
+    cdef Span seen, store
+    if split(span_of_bytes(state), &seen, &store) != OK:
+        raise ValueError("not a verified state")
+    return seen.ptr[:seen.len] if seen.len else b"\0\0"

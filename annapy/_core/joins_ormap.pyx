@@ -63,8 +63,8 @@ from annapy._core.dotted cimport (
 )
 from annapy._core.joins_map cimport nested_delta, update_parse
 from annapy._core.joins_set cimport (
-    DROP, KEEP, REPLACE, Entry, Merge, coll_entry, coll_next, coll_seek, coll_step,
-    members_sorted, merge_entries, order_by_join,
+    DROP, KEEP, REPLACE, Entry, Merge, coll_entry, coll_head, coll_next, coll_seek,
+    coll_step, members_sorted, merge_entries, order_by_join,
 )
 from annapy._core.registry cimport (
     LATTICE_COLLECTION, LATTICE_DOTTED, OP_REMOVE, OP_UPDATE, LatticeType, Op, lattice_of,
@@ -498,35 +498,74 @@ register()
 
 # --- what the Python face reads ---------------------------------------------------------------
 
-cdef tuple facet_state(Span payload):
-    """(tag, state) that readers of a field see. A dotted store gets a context of exactly its own
-    dots, so that the nested state is valid by itself; a Map inside reads as an ORMap."""
-    cdef uint8_t tag = 0
-    cdef Span store
+cdef bytes taken(Buf* out, int status):
+    """The buffer as bytes, freed in every case."""
+    try:
+        if status != OK or out.status != OK:
+            raise MemoryError("no memory to read a field")
+        return out.ptr[:out.len]
+    finally:
+        buf_free(out)
+
+
+cdef bytes folded_state(uint8_t tag, Span store):
+    cdef Buf state
+    buf_init(&state)
+    return taken(&state, fragments_fold(tag, store, 0, &state))
+
+
+cdef bytes dotted_state(uint8_t tag, Span store):
+    """With a context of exactly its own dots, so that it is valid by itself."""
     cdef Buf dots, context, state
-    cdef Cursor c = cursor(payload)
-    cdef int status = OK
-    while status == OK and c.at < c.end:
-        status = facet_next(&c, &tag, &store)
+    cdef int status
     buf_init(&dots)
     buf_init(&context)
     buf_init(&state)
-    if status == OK and store_of(tag) == &fragments:
-        status = fragments_fold(tag, store, 0, &state)
-    elif status == OK:
-        status = store_of(tag).dots(tag, store, &dots)
-        if status == OK:
-            status = context_of_dots(dots.ptr, dots_sort(dots.ptr, dots.len // DOT_SIZE), &context)
-        buf_counted(&state, span(context.ptr, context.len))
-        buf_span(&state, store)
-    try:
-        if status != OK or state.status != OK:
-            raise MemoryError("no memory to read a field")
-        return TAG_ORMAP if tag == TAG_MAP else tag, state.ptr[:state.len]
-    finally:
-        buf_free(&dots)
-        buf_free(&context)
-        buf_free(&state)
+    status = store_of(tag).dots(tag, store, &dots)
+    if status == OK:
+        status = context_of_dots(dots.ptr, dots_sort(dots.ptr, dots.len // DOT_SIZE), &context)
+    buf_counted(&state, span(context.ptr, context.len))
+    buf_span(&state, store)
+    buf_free(&dots)
+    buf_free(&context)
+    return taken(&state, status)
+
+
+cdef bytes map_state(Span store):
+    """A Map inside reads as a Map by itself: field by field what its readers see."""
+    cdef Cursor c = cursor(span(NULL, 0))
+    cdef Entry e
+    cdef Buf state
+    cdef uint64_t count = 0
+    cdef bytes payload
+    cdef list seen = []
+    if store_open(store, &count, &c) != OK:
+        raise ValueError("not a verified state")
+    while c.at < c.end:
+        if coll_next(&c, &e) != OK:
+            raise ValueError("not a verified state")
+        tag, nested = facet_state(e.payload)
+        seen.append((e.key.ptr[:e.key.len], bytes((tag,)) + nested))
+    buf_init(&state)
+    coll_head(&state, span(NULL, 0), count)
+    for key, payload in seen:
+        coll_entry(&state, span_of_bytes(key), span_of_bytes(payload))
+    return taken(&state, OK)
+
+
+cdef tuple facet_state(Span payload):
+    """(tag, state) that readers of a field see: of its highest facet."""
+    cdef uint8_t tag = 0
+    cdef Span store
+    cdef Cursor c = cursor(payload)
+    while c.at < c.end:
+        if facet_next(&c, &tag, &store) != OK:
+            raise ValueError("not a verified state")
+    if tag == TAG_MAP:
+        return tag, map_state(store)
+    if store_of(tag) == &fragments:
+        return tag, folded_state(tag, store)
+    return tag, dotted_state(tag, store)
 
 
 def fields(bytes state) -> list[tuple[bytes, int, bytes]]:

@@ -9,17 +9,38 @@ returns the delta, encode(x), decode(bytes). An operation is a pair (code, argum
 gives the bytes in which annapy takes its argument. States of dotted types are (store, Context);
 every store is a dict.
 """
+
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.model.encoding import Corrupt, Reader, counted, u64, varint
 
 __all__ = [
-    "ADD", "CAUSAL", "CLEAR", "GCOUNTER", "GSET", "LWW", "MAP", "MAXINT", "MULTICAUSAL",
-    "MVREGISTER", "OBSERVE", "ORDERED_SET", "ORMAP", "ORSET", "REMOVE", "SET", "Superseded", "UPDATE",
-    "Context", "WrongType", "judge", "op_bytes", "twin",
+    "ADD",
+    "CAUSAL",
+    "CLEAR",
+    "GCOUNTER",
+    "GSET",
+    "LWW",
+    "MAP",
+    "MAXINT",
+    "MULTICAUSAL",
+    "MVREGISTER",
+    "OBSERVE",
+    "ORDERED_SET",
+    "ORMAP",
+    "ORSET",
+    "REMOVE",
+    "SET",
+    "UPDATE",
+    "Context",
+    "Superseded",
+    "WrongType",
+    "judge",
+    "op_bytes",
+    "twin",
 ]
 
 MAXINT, MININT, MAXFLOAT, MINFLOAT, FLAG, LWW, PRIORITY, GCOUNTER, PNCOUNTER = range(1, 10)
@@ -74,8 +95,10 @@ class Context:
     def encode(self) -> bytes:
         upto, extra = sorted(self.upto.items()), sorted(self.extra)
         return (
-            varint(len(upto)) + b"".join(u64(*pair) for pair in upto)
-            + varint(len(extra)) + b"".join(u64(*dot) for dot in extra)
+            varint(len(upto))
+            + b"".join(u64(*pair) for pair in upto)
+            + varint(len(extra))
+            + b"".join(u64(*dot) for dot in extra)
         )
 
     @staticmethod
@@ -188,7 +211,7 @@ class Lww:
 
 class GCounter:
     tag = GCOUNTER
-    bottom: Any = {}
+    bottom: ClassVar[Any] = {}
 
     def join(self, a: Any, b: Any) -> Any:
         return {k: max(a.get(k, 0), b.get(k, 0)) for k in a | b}
@@ -248,14 +271,16 @@ class Opaque:
         rows = [struct.unpack_from("<3Q", b, at) for at in range(0, len(b) - 23, 24)]
         actors = [row[0] for row in rows]
         return (
-            len(b) % 24 == 0 and 0 not in actors and actors == sorted(set(actors))
+            len(b) % 24 == 0
+            and 0 not in actors
+            and actors == sorted(set(actors))
             and all(plus or minus for _, plus, minus in rows)
         )
 
 
 def float_is_canonical(b: bytes) -> bool:
     x = struct.unpack("<d", b)[0]
-    return x == x and b != struct.pack("<d", -0.0)  # noqa: PLR0124  (NaN)
+    return x == x and b != struct.pack("<d", -0.0)
 
 
 def stamp_bytes(stamp: Stamp) -> bytes:
@@ -293,7 +318,7 @@ def decode_framed(b: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 class GrowMap:
     tag = MAP
-    bottom: Any = {}
+    bottom: ClassVar[Any] = {}
 
     def join(self, a: Any, b: Any) -> Any:
         joined = dict(a)
@@ -499,18 +524,22 @@ class Fields:
 
     def dots(self, s: Any) -> set[Dot]:
         return {
-            dot for facets in s.values() for tag, store in facets.items()
+            dot
+            for facets in s.values()
+            for tag, store in facets.items()
             for dot in stores(tag).dots(store)
         }
 
     def encode(self, s: Any) -> bytes:
-        return entries_bytes({
-            key: b"".join(
-                bytes([tag]) + counted(stores(tag).encode(store))
-                for tag, store in sorted(facets.items())
-            )
-            for key, facets in s.items()
-        })
+        return entries_bytes(
+            {
+                key: b"".join(
+                    bytes([tag]) + counted(stores(tag).encode(store))
+                    for tag, store in sorted(facets.items())
+                )
+                for key, facets in s.items()
+            }
+        )
 
     def decode(self, r: Reader, depth: int) -> Any:
         if depth >= DEPTH:

@@ -2,6 +2,7 @@
 
 Imports nothing of annapy: a mistake there must not be repeated here.
 """
+
 from __future__ import annotations
 
 import struct

@@ -5,6 +5,7 @@ joins; other replicas receive whole states or single deltas, in any order, late,
 After each step the replica's bytes must be the twin's: so joins, deltas, dots, contexts and the
 encoding are all compared at every step, and not only where replicas meet.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -17,8 +18,14 @@ from tests.model import collections as model
 __all__ = ["DOTTED", "TAGS", "World", "histories", "play", "states"]
 
 TAGS = [
-    model.GSET, model.ORDERED_SET, model.ORSET, model.MAP, model.ORMAP, model.MVREGISTER,
-    model.CAUSAL, model.MULTICAUSAL,
+    model.GSET,
+    model.ORDERED_SET,
+    model.ORSET,
+    model.MAP,
+    model.ORMAP,
+    model.MVREGISTER,
+    model.CAUSAL,
+    model.MULTICAUSAL,
 ]
 DOTTED = [tag for tag in TAGS if isinstance(model.twin(tag), model.Dotted)]
 ACTORS = [1, 7, 2**64 - 1]
@@ -98,7 +105,7 @@ class World:
     def act(self, at: int, op: Any) -> None:
         op = self.op(op, self.tag)
         self.stamp += 1
-        stamp = (self.stamp // 2 + 1, ACTORS[at], 0)       # so that some are equal, some early
+        stamp = (self.stamp // 2 + 1, ACTORS[at], 0)  # so that some are equal, some early
         argument = model.op_bytes(self.tag, op)
         try:
             expected = self.twin.mutate(self.models[at], op, ACTORS[at], stamp)

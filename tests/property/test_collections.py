@@ -2,6 +2,7 @@
 
 `ANNAPY_PROFILE=long` runs 10,000 histories a law and type.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 from annapy._core import face
 from annapy.errors import CorruptCellError
 from tests.model import collections as model
-from tests.property.collections_histories import ACTORS, DOTTED, TAGS, World, histories, play, states
+from tests.property.collections_histories import (
+    DOTTED,
+    TAGS,
+    histories,
+    play,
+    states,
+)
 
 NAMES = {tag: kind for kind, tag in face.TAGS.items()}
 every_type = pytest.mark.parametrize("tag", TAGS, ids=[NAMES[tag] for tag in TAGS])
@@ -72,7 +79,7 @@ def test_flips_and_truncations(tag: int, data: Any) -> None:
         broken[at] ^= 1 << data.draw(st.integers(0, 7))
         check(tag, bytes(broken))
         check(tag, state[:at])
-        check(tag, state + state[:at + 1])
+        check(tag, state + state[: at + 1])
 
 
 @every_type
