@@ -1,0 +1,216 @@
+"""How things are spelled on disk: stored keys, cell records, manifests, deadlines, and the meta rows.
+
+Owns     every byte layout of the disk tier (docs/internals/persist.md draws them). Pure functions.
+Callers  the other modules of annapy.persist.
+
+Invariants
+    len(fold(key)) <= FOLDED_MAX <= 480           LMDB takes keys up to 511 bytes; suffixes need 9
+    len(key) <= KEY_MAX  <=>  fold(key) == key    and then key order is LMDB's order
+    a folded key's record holds the whole key     a digest is never trusted to be the key
+    every meta row carries a checksum             cells carry the engine's own
+"""
+from __future__ import annotations
+
+from binascii import crc32
+from struct import Struct, error as StructError
+from typing import TYPE_CHECKING
+
+from annapy.errors import CorruptCellError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "CHUNK_SIZE",
+    "FORM_CHUNKED",
+    "FORM_LONG",
+    "HEAD_SIZE",
+    "KEY_MAX",
+    "Manifest",
+    "PLAIN_MAX",
+    "PREFIX_SIZE",
+    "chunk_key",
+    "due_key",
+    "encode_record",
+    "fold",
+    "long_key",
+    "parse_due_key",
+    "record_body",
+    "seal",
+    "ttl_key",
+    "unseal",
+]
+
+NAMESPACE_SIZE = 4
+KEY_MAX = 480                  # stored keys up to here are LMDB's keys as they are
+PREFIX_SIZE = 448              # of a longer one this much, then a digest
+DIGEST_SIZE = 32
+FOLDED_MAX = PREFIX_SIZE + DIGEST_SIZE
+
+FORM_LONG = 1                  # u16 length, the whole stored key: precedes the body
+FORM_CHUNKED = 2               # the body is the u64 size of a record that lies in `chunks`
+FORMS = FORM_LONG | FORM_CHUNKED
+
+PAGE_SIZE = 4096
+CHUNK_SIZE = 16 * PAGE_SIZE - 16   # fills 16 pages exactly, LMDB's 16-byte page header included
+PLAIN_MAX = 2 * CHUNK_SIZE         # records above are chunked
+HEAD_SIZE = 64                 # crc, cell header, stamps: what changes each time stays out of chunks
+
+_u16 = Struct("<H")
+_u32_be = Struct(">I")
+_u64 = Struct("<Q")
+_u64_be = Struct(">Q")
+_manifest = Struct("<QIIB")    # record size, next chunk id, chunks, bytes of head
+_entry = Struct("<II")         # chunk id, its length
+MANIFEST_ID = b"\0\0\0\0"      # chunk ids begin at 1; row 0 is the manifest
+
+
+def fold(key: bytes) -> bytes:
+    """The LMDB key of a stored key: itself, or 448 bytes of it and a 32-byte digest."""
+    if len(key) <= KEY_MAX:
+        return key
+    from hashlib import blake2b
+
+    return key[:PREFIX_SIZE] + blake2b(key, digest_size=DIGEST_SIZE).digest()
+
+
+def encode_record(key: bytes, record: bytes) -> bytes:
+    """The value in `cells` of a key of any length whose record is not chunked."""
+    if len(key) <= KEY_MAX:
+        return b"\0" + record
+    return b"\1" + _u16.pack(len(key)) + key + record
+
+
+def encode_chunked(key: bytes, size: int) -> bytes:
+    """The value in `cells` of a key whose record of `size` bytes lies in `chunks`."""
+    if len(key) <= KEY_MAX:
+        return b"\2" + _u64.pack(size)
+    return b"\3" + _u16.pack(len(key)) + key + _u64.pack(size)
+
+
+def long_key(value: bytes) -> bytes | None:
+    """The whole stored key that a value in `cells` holds, or None if its LMDB key is the key."""
+    if not value or value[0] > FORMS:
+        raise CorruptCellError(_form_message(value))
+    if not value[0] & FORM_LONG:
+        return None
+    end = 3 + _u16.unpack_from(value, 1)[0] if len(value) >= 3 else 0
+    if end <= 3 + KEY_MAX or end > len(value):
+        raise CorruptCellError("a record in cells ends before its key does; restore a backup")
+    return value[3:end]
+
+
+def record_body(value: bytes) -> tuple[int, bytes]:
+    """(form, what follows form and key): the record itself, or the u64 size of a chunked one."""
+    key = long_key(value)
+    return value[0], value[1:] if key is None else value[3 + len(key):]
+
+
+def chunked_size(body: bytes) -> int:
+    """The size of the record that a chunked value announces."""
+    if len(body) != 8:
+        raise CorruptCellError("a chunked record in cells has the wrong length; restore a backup")
+    return int(_u64.unpack(body)[0])
+
+
+def _form_message(value: bytes) -> str:
+    found = f"form {value[0]}" if value else "an empty value"
+    return f"a record in cells has {found}, expected 0 to {FORMS}; run `annapy check`"
+
+
+# --- large cells ----------------------------------------------------------------------------
+
+def chunk_key(folded: bytes, number: int) -> bytes:
+    """Where chunk `number` of a cell lies in `chunks`; number 0 is the manifest."""
+    return folded + _u32_be.pack(number)
+
+
+class Manifest:
+    """The list of chunks that make up one record: ids and lengths, in order.
+
+    An id says nothing about the position, so chunks may be of any length, stay where they are when
+    others come in between, and be shared between successive versions of one record.
+    """
+
+    __slots__ = ("chunks", "head", "next_id", "size")
+
+    def __init__(
+        self, size: int, next_id: int, head: bytes, chunks: list[tuple[int, int]]
+    ) -> None:
+        self.size = size           # of the whole record
+        self.next_id = next_id     # never given to a chunk of this cell yet
+        self.head = head           # the record's first bytes
+        self.chunks = chunks
+
+    def encode(self) -> bytes:
+        rows = b"".join([_entry.pack(number, length) for number, length in self.chunks])
+        fixed = _manifest.pack(self.size, self.next_id, len(self.chunks), len(self.head))
+        return seal(MANIFEST_ID, fixed + self.head + rows)
+
+    @classmethod
+    def decode(cls, value: bytes) -> Manifest:
+        """CorruptCellError unless the row is whole and its lengths add up."""
+        row = unseal(MANIFEST_ID, value, "a chunk manifest")
+        try:
+            size, next_id, count, head_len = _manifest.unpack_from(row)
+        except StructError:
+            raise CorruptCellError("a chunk manifest is too short; restore a backup") from None
+        at = _manifest.size + head_len
+        if len(row) != at + count * _entry.size:
+            raise CorruptCellError("a chunk manifest has the wrong length; restore a backup")
+        chunks = [(number, length) for number, length in _entry.iter_unpack(row[at:])]
+        if size != head_len + sum(length for _, length in chunks):
+            raise CorruptCellError("a chunk manifest does not add up; restore a backup")
+        return cls(size, next_id, row[_manifest.size:at], chunks)
+
+
+# --- deadlines ------------------------------------------------------------------------------
+
+def due_key(deadline_ms: int, folded: bytes) -> bytes:
+    """The row that puts a key in the order of deadlines."""
+    return b"\0" + _u64_be.pack(deadline_ms) + folded
+
+
+def parse_due_key(row: bytes) -> tuple[int, bytes]:
+    """(deadline in ms, LMDB key)"""
+    if len(row) < 9 or row[0] != 0:
+        raise CorruptCellError("a row of the deadline index is too short; run `annapy check`")
+    return int(_u64_be.unpack_from(row, 1)[0]), row[9:]
+
+
+def ttl_key(folded: bytes) -> bytes:
+    """The row that holds a key's deadline, so that the other can be found when it changes."""
+    return b"\1" + folded
+
+
+def pack_deadline(deadline_ms: int) -> bytes:
+    return _u64_be.pack(deadline_ms)
+
+
+def unpack_deadline(value: bytes) -> int:
+    if len(value) != 8:
+        raise CorruptCellError("a deadline has the wrong length; run `annapy check`")
+    return int(_u64_be.unpack(value)[0])
+
+
+# --- meta rows ------------------------------------------------------------------------------
+
+def seal(name: bytes, row: bytes) -> bytes:
+    """The row with a checksum over its name and itself."""
+    return row + crc32(row, crc32(name)).to_bytes(4, "little")
+
+
+def unseal(name: bytes, value: bytes, what: str) -> bytes:
+    """The row without its checksum. CorruptCellError, naming `what`, if it does not match."""
+    row = value[:-4]
+    if len(value) < 4 or crc32(row, crc32(name)).to_bytes(4, "little") != value[-4:]:
+        raise CorruptCellError(f"{what} is damaged: its checksum is wrong; restore a backup")
+    return row
+
+
+def pack_u64s(numbers: Iterable[int]) -> bytes:
+    return b"".join([_u64.pack(number) for number in numbers])
+
+
+def unpack_u64s(row: bytes) -> list[int]:
+    return [number for (number,) in _u64.iter_unpack(row)]
