@@ -4,8 +4,9 @@ Owns     every byte layout of the disk tier (docs/internals/persist.md draws the
 Callers  the other modules of annapy.persist.
 
 Invariants
-    len(fold(key)) <= FOLDED_MAX <= 480           LMDB takes keys up to 511 bytes; suffixes need 9
+    len(fold(key)) <= FOLDED_SIZE = 480           LMDB takes keys up to 511 bytes; suffixes need 9
     len(key) <= KEY_MAX  <=>  fold(key) == key    and then key order is LMDB's order
+    len(fold(key)) == FOLDED_SIZE <=> folded      so nobody can choose a key that looks like another's
     a folded key's record holds the whole key     a digest is never trusted to be the key
     every meta row carries a checksum             cells carry the engine's own
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK_SIZE",
+    "FOLDED_SIZE",
     "FORM_CHUNKED",
     "FORM_LONG",
     "HEAD_SIZE",
@@ -30,22 +32,29 @@ __all__ = [
     "PLAIN_MAX",
     "PREFIX_SIZE",
     "chunk_key",
+    "chunked_size",
     "due_key",
+    "encode_chunked",
     "encode_record",
     "fold",
     "long_key",
+    "pack_deadline",
+    "pack_u64s",
     "parse_due_key",
     "record_body",
     "seal",
     "ttl_key",
+    "unpack_deadline",
+    "unpack_u64s",
     "unseal",
 ]
 
 NAMESPACE_SIZE = 4
-KEY_MAX = 480                  # stored keys up to here are LMDB's keys as they are
+KEY_MAX = 479                  # stored keys up to here are LMDB's keys as they are
 PREFIX_SIZE = 448              # of a longer one this much, then a digest
 DIGEST_SIZE = 32
-FOLDED_MAX = PREFIX_SIZE + DIGEST_SIZE
+FOLDED_SIZE = PREFIX_SIZE + DIGEST_SIZE
+assert KEY_MAX < FOLDED_SIZE
 
 FORM_LONG = 1                  # u16 length, the whole stored key: precedes the body
 FORM_CHUNKED = 2               # the body is the u64 size of a record that lies in `chunks`

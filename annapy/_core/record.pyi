@@ -1,0 +1,8 @@
+"""Types of the record frame; record.pyx documents it."""
+
+WHOLE: int
+DAMAGED: int
+NOT_CANONICAL: int
+
+def seal(stored_key: bytes, cell: bytes) -> bytes: ...
+def inspect(stored_key: bytes, record: bytes) -> tuple[int, int, int, bool]: ...
