@@ -7,7 +7,7 @@ Invariants
     a file under its final name is a whole backup: written, marked, verified, synced, then renamed
     a restored store never continues the identity of the one that it was taken from
     nothing that exists is overwritten
-A backup is an LMDB data file without the pages that are free, whose identity row says ORIGIN_BACKUP.
+A backup is an LMDB data file without its free pages, whose identity row says ORIGIN_BACKUP.
 """
 from __future__ import annotations
 

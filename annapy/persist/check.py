@@ -1,4 +1,4 @@
-"""Is everything there, and is it right? Reads all of a store, changes nothing, works beside an owner.
+"""Is everything there, and right? Reads all of a store, changes nothing, works beside an owner.
 
 Owns     nothing: one read transaction over the whole store, and the report.
 Callers  `annapy check`, backup and restore, and the opening of small stores.
@@ -70,6 +70,7 @@ class Report:
         return self.problem_count == 0
 
     def add(self, problem: str) -> None:
+        """Count a problem; keep its text while there is room."""
         self.problem_count += 1
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(problem)
@@ -157,10 +158,10 @@ class _Contents:
         self, env: Environment, txn: Any, report: Report,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        from annapy._core import record
+        from annapy._core import stored
 
         _load_lattices()
-        self.inspect = record.inspect
+        self.inspect = stored.inspect
         self.env = env
         self.txn = txn
         self.report = report

@@ -24,7 +24,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from annapy.errors import CorruptCellError, FormatError, StoreClosed, StoreLocked
+from annapy.errors import FormatError, StoreClosed, StoreLocked
 from annapy.persist import owner, pages
 from annapy.persist.faults import code_of, translate
 from annapy.persist.records import seal, unseal
@@ -58,9 +58,9 @@ READERS_MAX = 1024
 SMALL_BYTES = 256 * 1024       # files up to here are checked in full when opened
 CLOSE_WAIT_S = 1.0             # for reads in flight in other threads
 
-_open_lock = threading.Lock()
+_open_lock = [threading.Lock()]        # in a list, so that a forked child can have a fresh one
 _open: dict[tuple[int, int], Environment] = {}
-_hooked = False
+_hooks: list[bool] = []                # True once the fork hook is registered
 
 
 def lmdb_module() -> Any:
@@ -231,7 +231,7 @@ def _open_map(directory: str, readonly: bool, map_size: int) -> Any:
             return _lmdb_open(
                 directory, map_size=map_size, readonly=readonly, create=False, mode=0o600
             )
-        except (lmdb.Error, OSError, MemoryError) as error:
+        except (lmdb.Error, OSError, MemoryError) as error:  # noqa: PERF203 - a few tries
             no_room = code_of(error) == errno.ENOMEM or isinstance(error, (MemoryError,
                                                                            lmdb.MemoryError))
             if no_room and map_size > MAP_SIZE_MIN:
@@ -270,7 +270,7 @@ class Environment:
         try:
             with self.lmdb.begin() as txn:
                 _check_format(self.path, read_row(txn, b"annapy"))
-                self._open_trees(txn)
+            self._open_trees()
         except BaseException:
             self.lmdb.close()
             raise
@@ -281,7 +281,7 @@ class Environment:
         The caller has the only write transaction, and none is open. Reads in other threads that
         meet the change are repeated by their callers.
         """
-        with _open_lock:
+        with _open_lock[0]:
             if not self.usable or self._pid != os.getpid():
                 return
             _await_readers(self.lmdb)
@@ -289,10 +289,8 @@ class Environment:
             _examine(self.path, self.readonly)
             self._map()
 
-    def _open_trees(self, txn: Any) -> None:
-        cells, chunks, deadlines = (
-            self.lmdb.open_db(name, txn=txn, create=False) for name in TREES
-        )
+    def _open_trees(self) -> None:
+        cells, chunks, deadlines = (self.lmdb.open_db(name, create=False) for name in TREES)
         self.cells = cells
         self.chunks = chunks
         self.deadlines = deadlines
@@ -307,7 +305,7 @@ class Environment:
         ReadOnlyError (permissions), StoreLocked (open in this process in a way that excludes it).
         """
         _hook_fork()
-        with _open_lock:
+        with _open_lock[0]:
             key = _key_of(directory)
             known = _open.get(key)
             if known is not None and known._pid == os.getpid():
@@ -350,7 +348,7 @@ class Environment:
 
     def close(self) -> None:
         """Close it once the last user is gone; waits up to a second for reads in other threads."""
-        with _open_lock:
+        with _open_lock[0]:
             if self._uses == 0:
                 return
             self._uses -= 1
@@ -404,8 +402,7 @@ _inherited: list[Environment] = []
 
 
 def _after_fork() -> None:
-    global _open_lock
-    _open_lock = threading.Lock()
+    _open_lock[0] = threading.Lock()
     owner.after_fork()
     for env in _open.values():
         env.usable = False
@@ -415,7 +412,6 @@ def _after_fork() -> None:
 
 
 def _hook_fork() -> None:
-    global _hooked
-    if not _hooked:
-        _hooked = True
+    if not _hooks:
+        _hooks.append(True)
         os.register_at_fork(after_in_child=_after_fork)

@@ -1,6 +1,6 @@
 """What LMDB and the operating system say, in the words of annapy's errors.
 
-Owns     the translation, and nothing else: a pure function of the error and the file system's state.
+Owns     the translation, and nothing else: a function of the error and the file system's state.
 Callers  every place of annapy.persist that calls LMDB or opens a file.
 
     no space, quota, file too large, map full, reader table full, no memory   CapacityError

@@ -29,14 +29,13 @@ __all__ = ["Owner", "after_fork", "boot_id", "read_text"]
 NAME = "owner"
 TEXT_SIZE = 512
 
-_registry_lock = threading.Lock()
+_registry_lock = [threading.Lock()]    # in a list, so that a forked child can have a fresh one
 _registry: dict[tuple[int, int], tuple[int, str]] = {}   # directory's identity -> (pid, path)
 
 
 def after_fork() -> None:
     """In a child: the locks are its parent's, and so may be the lock on the list of them."""
-    global _registry_lock
-    _registry_lock = threading.Lock()
+    _registry_lock[0] = threading.Lock()
     _registry.clear()
 
 
@@ -86,7 +85,7 @@ class Owner:
     def acquire(cls, directory: str) -> Owner:
         """Take the lock at once, or raise StoreLocked naming who has it. Never waits."""
         key = _identity(directory)
-        with _registry_lock:
+        with _registry_lock[0]:
             held = _registry.get(key)
             if held is not None and held[0] == os.getpid():
                 raise StoreLocked(
@@ -158,13 +157,13 @@ class Owner:
             raise translate(error, self.directory, "writing the owner file") from error
 
     def release(self) -> None:
-        """Give the lock back; again is fine. In a forked child, whose lock it never was: nothing."""
+        """Give the lock back; again is fine. In a forked child, which never had it: nothing."""
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
         if os.getpid() != self._pid:
             return
-        with _registry_lock:
+        with _registry_lock[0]:
             _registry.pop(self._key, None)
             os.close(fd)               # which releases the lock
 

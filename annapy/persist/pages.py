@@ -124,7 +124,7 @@ def read_head(fd: int, transaction: int | None = None) -> Head:
     for _ in range(HEAD_RETRIES):
         try:
             return _read_head(fd, transaction)
-        except CorruptCellError:
+        except CorruptCellError:  # noqa: PERF203 - a few tries
             time.sleep(HEAD_RETRY_S)
     return _read_head(fd, transaction)
 
@@ -251,10 +251,12 @@ class _Walk:
             numbers.append(lo | hi << 16 | top << 32)
             keys.append(low if index == 0 else self._key(number, key, integers))
         bounds = [*keys[1:], high]
-        for before, after in zip(keys, bounds):
-            if before is not None and after is not None and not before < after:  # type: ignore[operator]
+        for before, after in zip(keys, bounds, strict=True):
+            if before is None or after is None:
+                continue
+            if not before < after:  # type: ignore[operator]
                 raise _damaged(f"page {number} has keys out of order")
-        return list(zip(numbers, keys, bounds))
+        return list(zip(numbers, keys, bounds, strict=True))
 
     def _key(self, number: int, key: bytes, integers: bool) -> bytes | int:
         if integers:

@@ -1,4 +1,4 @@
-"""Group commit: dirty cells become durable, together, in consistent cuts, by whoever needs it first.
+"""Group commit: dirty cells become durable together, in consistent cuts, by who needs it first.
 
 Owns     the commit lock, the background thread, the identity of this opening, the error that is
          standing; through them the environment and the owner lock.
@@ -197,10 +197,7 @@ class Persister:
         self._dirty = True
         if self._thread is None:
             self._start()
-        try:
-            self._signal.release()
-        except RuntimeError:
-            return                         # it was signalled already
+        _free(self._signal)
 
     def commit(self) -> None:
         """sync() without a limit of time."""
@@ -275,9 +272,8 @@ class Persister:
     def _write(self, cut: Any) -> None:
         """The cut and the pending meta rows, in one transaction."""
         pending = dict(self._pending)
-        if cut is None or not (cut.puts or cut.deletes or cut.deadlines):
-            if not pending:
-                return
+        if not (pending or (cut is not None and (cut.puts or cut.deletes or cut.deadlines))):
+            return
         try:
             state = self._transact(cut, pending)
         except lmdb_module().PanicError:
@@ -364,7 +360,7 @@ class Persister:
                 try:
                     self.sync()
                     break
-                except Exception:          # kept in `_error`, counted, raised by the next sync
+                except Exception:          # kept in `_error`, counted, tried again
                     pause_s = min(max(2 * pause_s, RETRY_FIRST_S), RETRY_MAX_S)
             if self._closing or not self._env.usable:
                 return
@@ -394,11 +390,8 @@ class Persister:
         if self._closed or not self._env.usable:     # or a forked child's copy
             return
         self._closing = True
-        for lock in (self._stop, self._signal):
-            try:
-                lock.release()
-            except RuntimeError:
-                continue
+        _free(self._stop)
+        _free(self._signal)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -420,6 +413,14 @@ class Persister:
     def _pending_matters(self) -> bool:
         """A new identity that nothing was minted under need not be written."""
         return b"options" in self._pending
+
+
+def _free(lock: threading.Lock) -> None:
+    """Release a lock that is used as a signal; it may have been signalled already."""
+    try:
+        lock.release()
+    except RuntimeError:
+        return
 
 
 def _again(error: AnnapyError) -> AnnapyError:

@@ -46,7 +46,7 @@ NAMESPACES_END = b"\xff" * 5   # above every stored key: a namespace has four by
 
 
 def assemble(env: Environment, txn: Any, folded: bytes, size: int) -> bytes:
-    """The record of `size` bytes that lies in chunks, joined; CorruptCellError if one is missing."""
+    """The record of `size` bytes that lies in chunks; CorruptCellError if one is missing."""
     value = txn.get(chunk_key(folded, 0), db=env.chunks)
     if value is None:
         raise CorruptCellError(f"the chunk manifest of {folded!r} is missing; restore a backup")
@@ -79,7 +79,7 @@ class Reader:
         env = self._env
         try:
             with env.begin(env.cells) as txn:
-                value = txn.get(key if len(key) <= KEY_MAX else fold(key))
+                value: bytes | None = txn.get(key if len(key) <= KEY_MAX else fold(key))
                 if value is None:
                     return None
                 if value[:1] == b"\0":
@@ -170,7 +170,7 @@ class Reader:
     def expired(self, now_ms: int, limit: int = PAGE_ROWS) -> list[tuple[bytes, int]]:
         """(stored key, deadline in ms) of what was due at `now_ms`, earliest first."""
         env = self._env
-        found = []
+        found: list[tuple[bytes, int]] = []
         try:
             with env.begin(env.deadlines) as txn:
                 cursor = txn.cursor()
@@ -256,25 +256,25 @@ class _Page:
             return False, True
         import heapq
 
-        def within() -> Iterator[tuple[bytes, bytes]]:
-            nonlocal more
-            while more:
-                row = self.cursor.key()
-                if row[:PREFIX_SIZE] != group:
-                    return
-                whole = row if len(row) < FOLDED_SIZE else long_key(self.cursor.value())
-                if whole is not None and self.low <= whole < self.high:
-                    yield whole, row
-                more = step()
-
-        more = True
         pick = heapq.nlargest if self.reverse else heapq.nsmallest
         wanted = self.limit - len(self.rows)
-        found = pick(wanted + 1, within())
+        found = pick(wanted + 1, self._members(group, step))
         for whole, row in found[:wanted]:
             value = self.txn.get(row) if self.values else b""
             self._take(whole, row, value)
-        return more, len(found) <= wanted
+        return bool(self.cursor.key()), len(found) <= wanted
+
+    def _members(self, group: bytes, step: Any) -> Iterator[tuple[bytes, bytes]]:
+        """(whole key, row) of a group, those in bounds; leaves the cursor behind the last."""
+        more = True
+        while more:
+            row = self.cursor.key()
+            if row[:PREFIX_SIZE] != group:
+                return
+            whole = row if len(row) < FOLDED_SIZE else long_key(self.cursor.value())
+            if whole is not None and self.low <= whole < self.high:
+                yield whole, row
+            more = step()
 
     def _take(self, whole: bytes, folded: bytes, value: bytes) -> None:
         if not self.values:

@@ -1,4 +1,4 @@
-"""How things are spelled on disk: stored keys, cell records, manifests, deadlines, and the meta rows.
+"""How things are spelled on disk: stored keys, cell records, manifests, deadlines, meta rows.
 
 Owns     every byte layout of the disk tier (docs/internals/persist.md draws them). Pure functions.
 Callers  the other modules of annapy.persist.
@@ -6,14 +6,15 @@ Callers  the other modules of annapy.persist.
 Invariants
     len(fold(key)) <= FOLDED_SIZE = 480           LMDB takes keys up to 511 bytes; suffixes need 9
     len(key) <= KEY_MAX  <=>  fold(key) == key    and then key order is LMDB's order
-    len(fold(key)) == FOLDED_SIZE <=> folded      so nobody can choose a key that looks like another's
+    len(fold(key)) == FOLDED_SIZE <=> folded      nobody can choose a key that looks like another
     a folded key's record holds the whole key     a digest is never trusted to be the key
     every meta row carries a checksum             cells carry the engine's own
 """
 from __future__ import annotations
 
 from binascii import crc32
-from struct import Struct, error as StructError
+from struct import Struct
+from struct import error as struct_error
 from typing import TYPE_CHECKING
 
 from annapy.errors import CorruptCellError
@@ -28,9 +29,9 @@ __all__ = [
     "FORM_LONG",
     "HEAD_SIZE",
     "KEY_MAX",
-    "Manifest",
     "PLAIN_MAX",
     "PREFIX_SIZE",
+    "Manifest",
     "chunk_key",
     "chunked_size",
     "due_key",
@@ -54,7 +55,6 @@ KEY_MAX = 479                  # stored keys up to here are LMDB's keys as they 
 PREFIX_SIZE = 448              # of a longer one this much, then a digest
 DIGEST_SIZE = 32
 FOLDED_SIZE = PREFIX_SIZE + DIGEST_SIZE
-assert KEY_MAX < FOLDED_SIZE
 
 FORM_LONG = 1                  # u16 length, the whole stored key: precedes the body
 FORM_CHUNKED = 2               # the body is the u64 size of a record that lies in `chunks`
@@ -63,7 +63,7 @@ FORMS = FORM_LONG | FORM_CHUNKED
 PAGE_SIZE = 4096
 CHUNK_SIZE = 16 * PAGE_SIZE - 16   # fills 16 pages exactly, LMDB's 16-byte page header included
 PLAIN_MAX = 2 * CHUNK_SIZE         # records above are chunked
-HEAD_SIZE = 64                 # crc, cell header, stamps: what changes each time stays out of chunks
+HEAD_SIZE = 64                 # crc, cell header, stamps: what always changes is not in chunks
 
 _u16 = Struct("<H")
 _u32_be = Struct(">I")
@@ -84,7 +84,7 @@ def fold(key: bytes) -> bytes:
 
 
 def encode_record(key: bytes, record: bytes) -> bytes:
-    """The value in `cells` of a key of any length whose record is not chunked."""
+    """The value in `cells` of a key whose record is not chunked."""
     if len(key) <= KEY_MAX:
         return b"\0" + record
     return b"\1" + _u16.pack(len(key)) + key + record
@@ -98,7 +98,7 @@ def encode_chunked(key: bytes, size: int) -> bytes:
 
 
 def long_key(value: bytes) -> bytes | None:
-    """The whole stored key that a value in `cells` holds, or None if its LMDB key is the key."""
+    """The whole stored key in a value of `cells`; None if its LMDB key is the key."""
     if not value or value[0] > FORMS:
         raise CorruptCellError(_form_message(value))
     if not value[0] & FORM_LONG:
@@ -152,6 +152,7 @@ class Manifest:
         self.chunks = chunks
 
     def encode(self) -> bytes:
+        """The row that lies before the chunks."""
         rows = b"".join([_entry.pack(number, length) for number, length in self.chunks])
         fixed = _manifest.pack(self.size, self.next_id, len(self.chunks), len(self.head))
         return seal(MANIFEST_ID, fixed + self.head + rows)
@@ -162,7 +163,7 @@ class Manifest:
         row = unseal(MANIFEST_ID, value, "a chunk manifest")
         try:
             size, next_id, count, head_len = _manifest.unpack_from(row)
-        except StructError:
+        except struct_error:
             raise CorruptCellError("a chunk manifest is too short; restore a backup") from None
         at = _manifest.size + head_len
         if len(row) != at + count * _entry.size:
@@ -181,7 +182,7 @@ def due_key(deadline_ms: int, folded: bytes) -> bytes:
 
 
 def parse_due_key(row: bytes) -> tuple[int, bytes]:
-    """(deadline in ms, LMDB key)"""
+    """(deadline in ms, LMDB key), or CorruptCellError."""
     if len(row) < 9 or row[0] != 0:
         raise CorruptCellError("a row of the deadline index is too short; run `annapy check`")
     return int(_u64_be.unpack_from(row, 1)[0]), row[9:]
@@ -193,10 +194,12 @@ def ttl_key(folded: bytes) -> bytes:
 
 
 def pack_deadline(deadline_ms: int) -> bytes:
+    """The value of a row by key."""
     return _u64_be.pack(deadline_ms)
 
 
 def unpack_deadline(value: bytes) -> int:
+    """The deadline in a row by key; CorruptCellError if it has another length."""
     if len(value) != 8:
         raise CorruptCellError("a deadline has the wrong length; run `annapy check`")
     return int(_u64_be.unpack(value)[0])
@@ -218,8 +221,10 @@ def unseal(name: bytes, value: bytes, what: str) -> bytes:
 
 
 def pack_u64s(numbers: Iterable[int]) -> bytes:
+    """Little-endian, one after the other."""
     return b"".join([_u64.pack(number) for number in numbers])
 
 
 def unpack_u64s(row: bytes) -> list[int]:
+    """The numbers in a row whose length is a multiple of 8."""
     return [number for (number,) in _u64.iter_unpack(row)]

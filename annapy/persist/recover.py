@@ -73,9 +73,11 @@ class Identity:
 
     @property
     def actor(self) -> int:
+        """44 bits of node id, 20 bits of incarnation."""
         return self.node << INCARNATION_BITS | self.incarnation
 
     def encode(self) -> bytes:
+        """The meta row."""
         return _identity.pack(
             self.store, self.node, self.incarnation, self.origin, self.device, self.inode,
             self.token, self.boot.encode("ascii", "replace"),
@@ -83,6 +85,7 @@ class Identity:
 
     @classmethod
     def decode(cls, row: bytes) -> Identity:
+        """CorruptCellError unless the row has a possible length."""
         if len(row) < _identity.size or (len(row) - _identity.size) % 8:
             raise CorruptCellError("the meta row identity has the wrong length; restore a backup")
         store, node, incarnation, origin, device, inode, token, boot = _identity.unpack_from(row)
@@ -128,15 +131,18 @@ class State:
         self.applied = applied
 
     def encode(self) -> bytes:
+        """The meta row."""
         return _state.pack(self.live, self.hlc, self.hlc_bound, self.commits) + pack_u64s(
             self.applied
         )
 
     @classmethod
     def decode(cls, row: bytes) -> State:
+        """CorruptCellError unless the row has a possible length."""
         if len(row) < _state.size or (len(row) - _state.size) % 8:
             raise CorruptCellError("the meta row state has the wrong length; restore a backup")
-        return cls(*_state.unpack_from(row), unpack_u64s(row[_state.size:]))
+        live, hlc, hlc_bound, commits = _state.unpack_from(row)
+        return cls(live, hlc, hlc_bound, commits, unpack_u64s(row[_state.size:]))
 
 
 def _random_node() -> int:

@@ -4,7 +4,7 @@ Owns     the mapping from a cut to LMDB operations. Runs inside one write transa
 Callers  persister, which owns the transaction, and holds the commit lock while this runs.
 
 Invariants, before and after every transaction
-    a key has rows in `chunks`  <=>  its record in `cells` says so, and they are those of its manifest
+    a key has rows in `chunks`  <=>  its record in `cells` says so; they are its manifest's
     a key has a row by deadline  <=>  it has one by key, with that deadline
 What a cut says about a key is all there is about it: a key of the cut without a deadline has none.
 Old manifests and deadlines are looked for only while there are any at all in the store.
@@ -50,6 +50,7 @@ class Writer:
         self.recount(txn)
 
     def recount(self, txn: Any) -> None:
+        """Ask LMDB how many rows there are of what most stores have none of."""
         self.chunk_rows = txn.stat(self._env.chunks)["entries"]
         self.deadline_rows = txn.stat(self._env.deadlines)["entries"]
 

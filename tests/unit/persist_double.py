@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 
-from annapy._core import record
+from annapy._core import stored
 
 NS = b"\0\0\0\1"
 
@@ -29,8 +29,8 @@ def value_of(key: bytes, rec: bytes | None) -> bytes | None:
     """What was put, after the checks that the engine makes; None if nothing is there."""
     if rec is None:
         return None
-    state, _, deadline_ms, _ = record.inspect(key, rec)
-    assert state == record.WHOLE, (key, rec)
+    state, _, deadline_ms, _ = stored.inspect(key, rec)
+    assert state == stored.WHOLE, (key, rec)
     return rec[4 + 8 + (28 if deadline_ms else 0):]
 
 
@@ -46,7 +46,7 @@ class CutDouble:
                 self.deletes.append(key)
                 continue
             whole = cell_with_deadline(value, deadline_ms) if deadline_ms else cell(value)
-            self.puts.append((key, record.seal(key, whole)))
+            self.puts.append((key, stored.seal(key, whole)))
             if deadline_ms:
                 self.deadlines.append((key, deadline_ms))
         self.live = len(engine.cells)

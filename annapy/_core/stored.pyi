@@ -1,4 +1,4 @@
-"""Types of the record frame; record.pyx documents it."""
+"""Types of the record frame; stored.pyx documents it."""
 
 WHOLE: int
 DAMAGED: int
