@@ -15,7 +15,7 @@
             return f"{self.low},{self.high}".encode() if self.low is not None else b""
 
         @classmethod
-        def decode(cls, data):                         # raises on anything that encode never returns
+        def decode(cls, data):                         # ValueError on what encode never returns
             ...
 
         @property
@@ -66,7 +66,7 @@ def register(cls: type[Lattice], name: str | None = None) -> None:
     size = len(name.encode("utf-8", "surrogateescape"))
     if not 1 <= size <= limits.USER_NAME_SIZE_MAX_BYTES:
         raise ValueError(
-            f"the name of a lattice is 1 to {limits.USER_NAME_SIZE_MAX_BYTES} bytes long, not {size}"
+            f"the name of a lattice has 1 to {limits.USER_NAME_SIZE_MAX_BYTES} bytes, not {size}"
         )
     there = _classes.get(name)
     if there is not None and f"{there.__module__}.{there.__qualname__}" != full:
@@ -199,7 +199,7 @@ class Siblings(CellLattice):
 
 
 def _counted(data: bytes) -> bytes:
-    """varint length, then the bytes."""
+    """A varint length, then the bytes."""
     n, head = len(data), bytearray()
     while n >= 0x80:
         head.append(n & 0x7F | 0x80)
@@ -224,7 +224,7 @@ def _split(state: bytes) -> tuple[bytes, bytes, list[bytes]]:
     """Name, context and encoded states of a verified state that is not the bottom."""
     name, at = _take(state, 0)
     context, _ = _take(state, at)
-    from annapy._core import joins_causal
+    from annapy._core.joins_causal import siblings
 
-    found = joins_causal.siblings(TAG["causal"], state[at:])
+    found = siblings(TAG["causal"], state[at:])
     return name, context, [value[1:] for _, _, value, _ in sorted(found, key=lambda s: s[0])]
