@@ -197,6 +197,5 @@ def store_report(target: str) -> Iterator[Finding]:
     yield Finding("store", OK, f"{target}: {keys:,} keys")
     disk = stats.get("disk") or {}
     yield Finding("store: size", OK, f"{size_words(disk.get('file_bytes', 0))} on disk")
-    error = disk.get("last_error")
-    if error:
-        yield Finding("store: last commit", FAIL, str(error))
+    if disk.get("last_error"):
+        yield Finding("store: last commit", FAIL, str(disk["last_error"]))
