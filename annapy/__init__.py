@@ -1,1 +1,116 @@
-"""A state store for functions."""
+"""annapy: a state store for functions. Lattices beside the code: no round trip, no lost update.
+
+    import annapy
+
+    s = annapy.open("state")            # a directory; without one, memory
+    s["user:42"] = {"age": 31}          # a MutableMapping
+    s.counter("hits").add(1)            # typed handles: counters, sets, maps, arrays, …
+
+Owns    the public names, each loaded when first used: importing annapy costs next to nothing.
+
+Invariants
+    dir(annapy) and __all__ are the public names, whatever was loaded so far
+"""
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from annapy import aio as aio
+    from annapy import lattice as lattice
+    from annapy import testing as testing
+    from annapy.errors import (
+        AckTimeout as AckTimeout,
+        AnnapyError as AnnapyError,
+        AuthenticationError as AuthenticationError,
+        Backpressure as Backpressure,
+        CapacityError as CapacityError,
+        ClockSkewError as ClockSkewError,
+        CorruptCellError as CorruptCellError,
+        DeviceUnavailable as DeviceUnavailable,
+        FormatError as FormatError,
+        InvalidToken as InvalidToken,
+        LatticeTypeError as LatticeTypeError,
+        NodeUnavailable as NodeUnavailable,
+        OutcomeUnknown as OutcomeUnknown,
+        ReadOnlyError as ReadOnlyError,
+        SerializationError as SerializationError,
+        SessionLost as SessionLost,
+        StoreClosed as StoreClosed,
+        StoreLocked as StoreLocked,
+    )
+    from annapy.hub import connect as connect
+    from annapy.hub import open_store as open
+    from annapy.lattice.base import Lattice as Lattice
+    from annapy.store import Store as Store
+    from annapy.watch import Event as Event
+
+__version__ = "0.1.0"
+
+_ERRORS = (
+    "AckTimeout", "AnnapyError", "AuthenticationError", "Backpressure", "CapacityError",
+    "ClockSkewError", "CorruptCellError", "DeviceUnavailable", "FormatError", "InvalidToken",
+    "LatticeTypeError", "NodeUnavailable", "OutcomeUnknown", "ReadOnlyError", "SerializationError",
+    "SessionLost", "StoreClosed", "StoreLocked",
+)
+# public name: (module, name in it; "" for the module itself)
+_LAZY = {
+    **{name: ("annapy.errors", name) for name in _ERRORS},
+    "Event": ("annapy.watch", "Event"),
+    "Lattice": ("annapy.lattice.base", "Lattice"),
+    "Store": ("annapy.store", "Store"),
+    "aio": ("annapy.aio", ""),
+    "connect": ("annapy.hub", "connect"),
+    "errors": ("annapy.errors", ""),
+    "lattice": ("annapy.lattice", ""),
+    "limits": ("annapy.limits", ""),
+    "open": ("annapy.hub", "open_store"),
+    "testing": ("annapy.testing", ""),
+}
+
+__all__ = [
+    "AckTimeout",
+    "AnnapyError",
+    "AuthenticationError",
+    "Backpressure",
+    "CapacityError",
+    "ClockSkewError",
+    "CorruptCellError",
+    "DeviceUnavailable",
+    "Event",
+    "FormatError",
+    "InvalidToken",
+    "Lattice",
+    "LatticeTypeError",
+    "NodeUnavailable",
+    "OutcomeUnknown",
+    "ReadOnlyError",
+    "SerializationError",
+    "SessionLost",
+    "Store",
+    "StoreClosed",
+    "StoreLocked",
+    "__version__",
+    "aio",
+    "connect",
+    "errors",
+    "lattice",
+    "limits",
+    "open",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> object:
+    place = _LAZY.get(name)
+    if place is None:
+        raise AttributeError(f"module 'annapy' has no attribute {name!r}")
+    import sys
+    __import__(place[0])
+    module = sys.modules[place[0]]
+    value = getattr(module, place[1]) if place[1] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

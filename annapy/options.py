@@ -516,6 +516,7 @@ def agree_with_record(options: Options, record: Mapping[str, Any]) -> dict[str, 
         if name not in options.explicit:
             if name in kept:
                 setattr(options, name, kept[name])
+                options.explicit[name] = "the directory's record"
         elif name not in kept:
             kept[name] = value
         elif kept[name] != value:

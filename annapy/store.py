@@ -13,8 +13,10 @@ Invariants
 from __future__ import annotations
 
 from _collections_abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
+from itertools import islice
 from time import time
 
+from annapy._arguments import Pin, i64, key_bytes, label_bytes, op_id_bytes, utf8
 from annapy._codes import (
     OP_ADD,
     OP_MERGE,
@@ -81,7 +83,7 @@ class _Keys(KeysView):  # type: ignore[type-arg]
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, (str, bytes)) or key not in self._mapping:
             return False
-        return not self._under or _utf8(key).startswith(_utf8(self._under))
+        return not self._under or utf8(key).startswith(utf8(self._under))
 
 
 class _Items(ItemsView):  # type: ignore[type-arg]
@@ -105,10 +107,6 @@ class _Values(ValuesView):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[Any]:
         for _, value in _Items(self._mapping):
             yield value
-
-
-def _utf8(key: str | bytes) -> bytes:
-    return key if isinstance(key, bytes) else key.encode("utf-8", "surrogateescape")
 
 
 def _same(a: object, b: object) -> bool:
@@ -191,6 +189,10 @@ class Store(StoreCore, Factories):
     def _encode(self, value: object) -> bytes:
         from annapy import values
         return values.encode(value, self._allow_pickle)
+
+    def _decode(self, data: bytes) -> Any:
+        from annapy import values
+        return values.decode(data, self._allow_pickle)
 
     def _present_other(self, key: bytes, tag: int, state: bytes) -> Any:
         """What `s[k]` gives for a cell that is not a register."""
@@ -294,16 +296,19 @@ class Store(StoreCore, Factories):
 
         Each removal is atomic: of many callers each gets another item. Amortised O(1).
         """
-        for fresh in (False, True):
-            candidates = None if fresh else self.__dict__.get("_popping")
-            if candidates is None:
-                candidates = self.__dict__["_popping"] = self._iterate_keys("")
-            for key in candidates:
-                value = self.pop(key, _ABSENT)
-                if value is not _ABSENT:
-                    return key, value
-            self.__dict__.pop("_popping", None)
-        raise KeyError("popitem(): the store is empty")
+        candidates = self.__dict__.setdefault("_popping", [])
+        while True:
+            try:
+                key = candidates.pop()
+            except IndexError:
+                fresh = list(islice(self, max(1024, len(self) // 16)))
+                if not fresh:
+                    raise KeyError("popitem(): the store is empty") from None
+                candidates.extend(fresh)
+                continue
+            value = self.pop(key, _ABSENT)
+            if value is not _ABSENT:
+                return key, value
 
     def setdefault(self, k: Key, default: Any = None, /, *, ttl: Duration | None = None,
                    ack: Ack | None = None) -> Any:
@@ -401,7 +406,7 @@ class Store(StoreCore, Factories):
 
     def _iterate_keys(self, prefix: Key) -> Iterator[str]:
         from annapy.scan import live_keys
-        full = self._prefix + _utf8(prefix)
+        full = self._prefix + utf8(prefix)
         cut = len(self._prefix)
         for key in live_keys(self, full):
             yield key[cut:].decode("utf-8", "surrogateescape")
@@ -523,7 +528,7 @@ class Store(StoreCore, Factories):
         self._key(prefix)
         low = None if start is None else self._key(start)
         high = None if stop is None else self._key(stop)
-        return self._scan(sorted_keys(self, self._prefix + _utf8(prefix), low, high, reverse), limit)
+        return self._scan(sorted_keys(self, self._prefix + utf8(prefix), low, high, reverse), limit)
 
     def _scan(self, keys: Iterator[bytes], limit: int | None) -> Iterator[tuple[str, Any]]:
         if limit == 0:
@@ -543,7 +548,7 @@ class Store(StoreCore, Factories):
     def namespace(self, prefix: Key) -> Store:
         """The keys that begin with `prefix`, as a store of their own that does not show it."""
         self._key(prefix)
-        return self._derived(prefix=self._prefix + _utf8(prefix))
+        return self._derived(prefix=self._prefix + utf8(prefix))
 
     def options(self, *, ack: Ack | None = None, ttl: Duration | None = None,
                 errors: str | None = None) -> Store:
@@ -613,7 +618,7 @@ class Store(StoreCore, Factories):
         from annapy.locks import Lock
         from annapy.options import duration
         self._check_open()
-        return Lock(self._hub, self._prefix + _utf8(name),
+        return Lock(self._hub, self._prefix + utf8(name),
                     None if ttl is None else duration(ttl, "ttl"),
                     None if timeout is None else duration(timeout, "timeout"))
 
