@@ -10,14 +10,16 @@ Invariants
 """
 from __future__ import annotations
 
-from annapy._arguments import i64, label_bytes, op_id_bytes
+from annapy._arguments import i64, label_bytes
 from annapy._codes import (
+    NAMESPACE_USER,
     OP_ADD,
     OP_MERGE,
     OP_NONE,
     OP_SET,
     REQ_DELETE,
     REQ_TOUCH,
+    TAG_GCOUNTER,
     TAG_LWW,
     TAG_PNCOUNTER,
     TTL_KEEP,
@@ -54,6 +56,7 @@ class Batch(Factories):
         self._store = store
         self._ack = ack
         self._operations: list[tuple[Any, ...]] = []
+        self._counts: list[Any] = []     # whose += count as joined when the batch is applied
         self._state = "new"
 
     def __enter__(self) -> Batch:
@@ -67,6 +70,8 @@ class Batch(Factories):
         operations, self._operations = self._operations, []
         if kind is None and operations:
             self._store._apply_batch(operations, self._ack)
+            for count in self._counts:
+                count.joined()
 
     def __len__(self) -> int:
         """How many operations are waiting."""
@@ -78,19 +83,22 @@ class Batch(Factories):
                ttl_ms: int = TTL_KEEP, label: bytes | None = None, ack: Ack | None = None,
                op_id: bytes | None = None) -> tuple[bool, None, int]:
         if self._state != "open":
-            raise RuntimeError("this batch is over: write inside its `with` block")
+            raise RuntimeError("a batch is written inside its `with` block")
+        if op_id is not None:
+            raise ValueError("a batch does not take op_id= on single operations: it is one "
+                             "operation itself")
         if ack is not None:
             raise ValueError("a batch is acknowledged as a whole: give ack= to s.batch()")
         if len(self._operations) >= OPERATIONS_MAX:
             raise ValueError(f"a batch holds at most {OPERATIONS_MAX} operations: split it")
         there = self._read(key) is not None if flags & REQ_DELETE else True
-        self._operations.append((key, code, tag, arg, flags, ttl_ms, label, op_id))
+        self._operations.append((key, code, tag, arg, NAMESPACE_USER, ttl_ms, label, flags))
         return there, None, 0
 
     def _read(self, key: bytes) -> tuple[int, bytes, int, int] | None:
         """The store's cell with this batch's operations on the key applied, in order."""
         found = self._store._read(key)
-        for at, code, tag, arg, flags, _, _, _ in self._operations:
+        for at, code, tag, arg, _, _, _, flags in self._operations:
             if at != key:
                 continue
             if flags & REQ_DELETE:
@@ -140,14 +148,18 @@ class Batch(Factories):
         return default if found is None else self._store._present(key, found[0], found[1])
 
     def set(self, k: Key, v: Any, *, ttl: Duration | None = None, tag: str | None = None,
-            op_id: str | bytes | None = None) -> None:
+            ) -> None:
         """As `s.set`, when the batch ends."""
         key = self._key(k)
         if hasattr(v, "comes_from") and v.comes_from(self._store.engine, key):
-            v.join(lambda amount: self._apply(key, OP_ADD, TAG_PNCOUNTER, i64(amount)))
+            found = self._read(key)
+            tag = TAG_GCOUNTER if found is not None and found[0] == TAG_GCOUNTER else TAG_PNCOUNTER
+            if not any(v is known for known in self._counts):
+                self._counts.append(v)
+                self._apply(key, OP_ADD, tag, i64(v.pending()))
             return
         self._apply(key, OP_SET, TAG_LWW, self._encode(v), ttl_ms=self._ttl_to_ms(ttl),
-                    label=label_bytes(tag), op_id=op_id_bytes(op_id))
+                    label=label_bytes(tag))
 
     def set_many(self, mapping: Mapping[Key, Any] | Iterable[tuple[Key, Any]], *,
                  ttl: Duration | None = None, tag: str | None = None) -> None:
@@ -160,13 +172,13 @@ class Batch(Factories):
         """Remove `k` when the batch ends; whether it is there now."""
         return self._apply(self._key(k), OP_NONE, 0, flags=REQ_DELETE)[0]
 
-    def merge(self, k: Key, lattice_value: Lattice, *, op_id: str | bytes | None = None) -> None:
+    def merge(self, k: Key, lattice_value: Lattice) -> None:
         """As `s.merge`, when the batch ends."""
         tag = getattr(lattice_value, "tag", None)
         if not isinstance(tag, int) or isinstance(lattice_value, type):
             raise TypeError(f"merge({k!r:.60}) takes a lattice value, not "
                             f"{type(lattice_value).__name__}")
-        self._apply(self._key(k), OP_MERGE, tag, bytes(lattice_value), op_id=op_id_bytes(op_id))
+        self._apply(self._key(k), OP_MERGE, tag, bytes(lattice_value))
 
     def touch(self, k: Key, ttl: Duration | None = None) -> None:
         """As `s.touch`, when the batch ends."""

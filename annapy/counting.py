@@ -111,13 +111,22 @@ class Count(int):
 
     def join(self, apply: Callable[[int], object]) -> None:
         """Call `apply(delta)` for the steps not joined yet; they count as joined if it returns."""
-        if self._steps is None:
-            return
         with _claims:
-            amount = self._steps.pending(self._position, self._total)
+            amount = self.pending()
             if amount:
                 apply(amount)
-            self._steps.join(self._position, self._total)
+            self.joined()
+
+    def pending(self) -> int:
+        """The sum of the steps that were not joined yet."""
+        with _claims:
+            return 0 if self._steps is None else self._steps.pending(self._position, self._total)
+
+    def joined(self) -> None:
+        """The steps up to here have been joined."""
+        with _claims:
+            if self._steps is not None:
+                self._steps.join(self._position, self._total)
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return int, (int(self),)

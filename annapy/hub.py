@@ -221,11 +221,55 @@ def _record_of(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in DIRECTORY_OPTIONS if name in options.explicit}
 
 
-def _engine(options: Options) -> Any:
+def _open_directory(options: Options, place: object) -> Hub:
+    from annapy.persist.persister import Persister
+    assert options.path is not None
+    persister = Persister.open(options.path, readonly=options.readonly,
+                               disk_capacity=options.disk_capacity,
+                               commit_every_s=options.commit_every)
+    try:
+        record = agree_with_record(options, _decode_record(persister.options))
+        persister.limit(options.disk_capacity, options.commit_every)
+        if options.readonly:
+            from annapy.readonly import ReadOnlyEngine
+            return Hub(options, place, ReadOnlyEngine(persister), persister)
+        engine = _engine(options, persister.identity.actor)
+        state = persister.state
+        engine.set_backing(persister, live=state.live, cold=state.live > 0, hlc=state.hlc_bound)
+        persister.attach(engine.collect)
+        encoded = _encode_record(record)
+        if encoded != persister.options:
+            persister.set_options(encoded)
+    except BaseException:
+        persister.close()
+        raise
+    return Hub(options, place, engine, persister)
+
+
+def _encode_record(record: Mapping[str, Any]) -> bytes:
+    """The options that belong to a directory, in the one encoding that the store has."""
+    from annapy import values
+    return values.encode(dict(sorted(record.items())))
+
+
+def _decode_record(data: bytes) -> dict[str, Any]:
+    if not data:
+        return {}
+    from annapy import values
+    record = values.decode(data)
+    if not isinstance(record, dict):
+        from annapy.errors import CorruptCellError
+        raise CorruptCellError("the directory's record of options is damaged: run `annapy check`")
+    return record
+
+
+def _engine(options: Options, actor: int | None = None) -> Any:
+    from annapy._core import face  # noqa: F401  (completes the table of lattices)
     from annapy._core.engine import Engine
     capacity = effective_capacity(options.capacity)
     shards = options.shards or min(4, os.cpu_count() or 1, capacity >> 20)
-    actor = (int.from_bytes(os.urandom(5), "little") << 20 | 1) & 0xFFFF_FFFF_FFFF_FFFF
+    if actor is None:
+        actor = int.from_bytes(os.urandom(5), "little") << 20 | 1
     return Engine(capacity, shards, actor=actor, evict=options.evict == "sieve")
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["keys_with_label", "live_keys", "sorted_keys", "warm"]
 
-_STORED_PREFIX = NAMESPACE_USER.to_bytes(4, "big")
-
 
 def live_keys(store: Store, prefix: bytes) -> Iterator[bytes]:
     """Full keys that begin with `prefix`, in no order; each was live when it was yielded."""
@@ -62,7 +60,10 @@ def sorted_keys(store: Store, prefix: bytes, start: bytes | None, stop: bytes | 
 def _on_disk(store: Store, prefix: bytes, start: bytes | None, stop: bytes | None, reverse: bool,
              ) -> Iterator[bytes]:
     """Full keys that the last commit has, in order."""
-    raise NotImplementedError
+    rows = store._hub.persister.scan(prefix, start, stop, namespace=NAMESPACE_USER,
+                                     reverse=reverse)
+    for key, _ in rows:
+        yield key
 
 
 def keys_with_label(store: Store, prefix: bytes, label: bytes) -> Iterator[bytes]:

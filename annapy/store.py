@@ -170,11 +170,19 @@ class Store(StoreCore, Factories):
                ) -> tuple[bool, bytes | None, int]:
         """One operation on one key; the only way to the engine for every write but batches."""
         durable = self._durable(ack)
-        done = self.engine.apply(key, code, tag, arg, flags=flags, ttl_ms=ttl_ms, label=label,
-                                 expect=expect, op_id=op_id)
+        applied, cell, version, _ = self.engine.apply(
+            key, code, tag, arg, flags=flags, ttl_ms=ttl_ms, label=label, expect=expect,
+            op_id=op_id)
         if durable:
             self._hub.sync()
-        return done  # type: ignore[no-any-return]
+        return applied, cell, version
+
+    def _apply_batch(self, operations: list[tuple[Any, ...]], ack: Ack | None) -> None:
+        """All or nothing; see Batch."""
+        durable = self._durable(ack)
+        self.engine.apply_batch(operations)
+        if durable:
+            self._hub.sync()
 
     def _durable(self, ack: Ack | None) -> bool:
         """Whether this acknowledgement waits for the disk; ValueError if it cannot be given."""
@@ -464,11 +472,24 @@ class Store(StoreCore, Factories):
                     result[k] = value
             return result
         wanted = [(k, self._key(k)) for k in keys]
-        found = self.engine.read_many([key for _, key in wanted])
-        for (k, key), cell in zip(wanted, found):
+        for (k, key), cell in zip(wanted, self._read_together([key for _, key in wanted])):
             if cell is not None:
                 result[k] = self._present(key, cell[0], cell[1])
         return result
+
+    def _read_together(self, keys: list[bytes]) -> list[tuple[int, bytes, int, int] | None]:
+        """Cells of one moment: read twice with the same versions, they stood together between."""
+        read = self._read
+        cells = [read(key) for key in keys]
+        for _ in range(_SNAPSHOT_ROUNDS_MAX):
+            again = [read(key) for key in keys]
+            if all((a is None) == (b is None) and (a is None or b is None or a[3] == b[3])
+                   for a, b in zip(cells, again)):
+                return again
+            cells = again
+        from annapy.errors import Backpressure
+        raise Backpressure(f"get_many(snapshot=True): {len(keys)} keys changed faster than they "
+                           "can be read together; ask for fewer, or without snapshot")
 
     def set_many(self, mapping: Mapping[Key, Any] | Iterable[tuple[Key, Any]], *,
                  ttl: Duration | None = None, tag: str | None = None, ack: Ack | None = None,
