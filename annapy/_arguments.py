@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from annapy.store import Store
 
-__all__ = ["Pin", "i64", "key_bytes", "label_bytes", "op_id_bytes", "utf8"]
+__all__ = ["Pin", "i64", "key_bytes", "label_bytes", "mergeable", "op_id_bytes", "utf8"]
 
 _I64_MIN, _I64_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -78,6 +78,16 @@ def i64(number: object, what: str = "a counter takes") -> bytes:
     if not _I64_MIN <= value <= _I64_MAX:
         raise OverflowError(f"{what} 64-bit integers, and {value!r:.60} does not fit")
     return value.to_bytes(8, "little", signed=True)  # type: ignore[no-any-return]
+
+
+def mergeable(k: object, x: object) -> int:
+    """The tag of a lattice value that `merge(k, x)` was given. TypeError for anything else."""
+    tag = getattr(x, "tag", None)
+    if not isinstance(tag, int) or isinstance(x, type) or not hasattr(x, "join"):
+        raise TypeError(f"merge({k!r:.60}) takes a lattice value such as "
+                        f"annapy.lattice.GCounter(), not {type(x).__name__}; to store a plain "
+                        "value, use set")
+    return tag
 
 
 class Pin:

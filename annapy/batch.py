@@ -10,7 +10,7 @@ Invariants
 """
 from __future__ import annotations
 
-from annapy._arguments import i64, label_bytes
+from annapy._arguments import i64, label_bytes, mergeable
 from annapy._codes import (
     NAMESPACE_USER,
     OP_ADD,
@@ -22,6 +22,7 @@ from annapy._codes import (
     TAG_GCOUNTER,
     TAG_LWW,
     TAG_PNCOUNTER,
+    TAG_USER,
     TTL_KEEP,
     TTL_NONE,
 )
@@ -174,11 +175,11 @@ class Batch(Factories):
 
     def merge(self, k: Key, lattice_value: Lattice) -> None:
         """As `s.merge`, when the batch ends."""
-        tag = getattr(lattice_value, "tag", None)
-        if not isinstance(tag, int) or isinstance(lattice_value, type):
-            raise TypeError(f"merge({k!r:.60}) takes a lattice value, not "
-                            f"{type(lattice_value).__name__}")
-        self._apply(self._key(k), OP_MERGE, tag, bytes(lattice_value))
+        tag = mergeable(k, lattice_value)
+        if tag == TAG_USER and not hasattr(lattice_value, "joined"):
+            self.lattice(k, type(lattice_value)).merge(lattice_value)
+        else:
+            self._apply(self._key(k), OP_MERGE, tag, bytes(lattice_value))
 
     def touch(self, k: Key, ttl: Duration | None = None) -> None:
         """As `s.touch`, when the batch ends."""

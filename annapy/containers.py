@@ -275,16 +275,17 @@ class _MapHandle(Handle, Factories, MutableMapping):  # type: ignore[type-arg]
 
     def _fields(self) -> list[tuple[bytes, int, bytes]]:
         """(encoded field, nested tag, nested state) of each, in order."""
-        from annapy._core.joins_map import fields
         state = self._state()
-        return fields(self.tag, state) if state else []  # type: ignore[no-any-return]
+        return self._reader().fields(state) if state else []  # type: ignore[no-any-return]
 
     def _field(self, at: bytes) -> tuple[int, bytes] | None:
         """Nested tag and state of one field."""
-        for found, tag, state in self._fields():
-            if found == at:
-                return tag, state
-        return None
+        state = self._state()
+        return self._reader().field(state, at) if state else None  # type: ignore[no-any-return]
+
+    def _reader(self) -> Any:
+        """The module that takes a state of this kind apart."""
+        raise NotImplementedError
 
     def _remove(self, fields: list[bytes], ack: Ack | None, op_id: OpId | None) -> None:
         raise NotImplementedError
@@ -312,6 +313,10 @@ class Map(_MapHandle):
     kind = "map"
     tag = TAG_MAP
 
+    def _reader(self) -> Any:
+        from annapy._core import joins_map
+        return joins_map
+
     def _remove(self, fields: list[bytes], ack: Ack | None, op_id: OpId | None) -> None:
         from annapy.errors import LatticeTypeError
         raise LatticeTypeError(f"fields of map {self.key!r:.60} are never removed: use s.ormap(…) "
@@ -324,6 +329,10 @@ class ORMap(_MapHandle):
     __slots__ = ()
     kind = "ormap"
     tag = TAG_ORMAP
+
+    def _reader(self) -> Any:
+        from annapy._core import joins_ormap
+        return joins_ormap
 
     def discard(self, *fields: Any, ack: Ack | None = None, op_id: OpId | None = None) -> None:
         """Remove fields, in one operation; those that are not there are passed over."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from annapy.lattice.base import Lattice
+    from annapy.lattice.user import Siblings
 
     Ack = str | int
     OpId = str | bytes
@@ -75,14 +76,6 @@ __all__ = [
     "array_type",
 ]
 
-_KINDS = {
-    TAG_MAXINT: "maxint", TAG_MININT: "minint", TAG_MAXFLOAT: "maxfloat", TAG_MINFLOAT: "minfloat",
-    TAG_FLAG: "flag", TAG_LWW: "register", TAG_PRIORITY: "priority", TAG_GCOUNTER: "counter",
-    TAG_PNCOUNTER: "counter", 10: "gset", 11: "orset", 12: "ordered_set", 13: "map", 14: "ormap",
-    15: "clock", TAG_MVREGISTER: "mvregister", TAG_CAUSAL: "causal",
-    TAG_MULTICAUSAL: "multicausal", TAG_MAXARRAY: "maxarray", TAG_SUMARRAY: "sumarray",
-    TAG_HLL: "hll", TAG_USER: "user",
-}
 _NOTHING_SEEN = b"\x02\x00\x00"
 
 
@@ -146,8 +139,9 @@ class Handle:
         return found[1]  # type: ignore[no-any-return]
 
     def _mismatch(self, tag: int) -> Exception:
+        from annapy._core import face
         from annapy.errors import LatticeTypeError
-        found = _KINDS.get(tag, f"lattice of type {tag}")
+        found = face.KINDS.get(tag, f"lattice of type {tag}")
         return LatticeTypeError(
             f"key {self.key!r:.80} holds a {found}, not a {self.kind}: use s.{found}(…), another "
             "key, or delete it first", key=str(self.key), expected=self.kind, found=found)
@@ -562,15 +556,43 @@ class SumArray(_Array):
 
 
 class UserLattice(Handle):
-    """A key that holds a lattice of the user's own type."""
+    """A key that holds a lattice of the user's own type. The engine never runs the type's code:
+    it keeps encoded states, which readers join and writers replace.
+    """
 
     __slots__ = ("_type",)
-    kind = "user"
+    kind = "lattice"
     tag = TAG_USER
 
     def __init__(self, scope: Any, at: bytes, lattice_type: type[Lattice]) -> None:
         super().__init__(scope, at)
         self._type = lattice_type
+
+    def read(self) -> Lattice:
+        """The join of what is stored, as a value of the handle's type; `T()` if missing."""
+        return self._siblings().join_as(self._type)
+
+    def merge(self, x: Lattice, *, ack: Ack | None = None, op_id: OpId | None = None) -> None:
+        """Join `x` into what is stored. Idempotent; a concurrent writer's state is kept beside."""
+        if type(x) is not self._type:
+            from annapy.errors import LatticeTypeError
+            raise LatticeTypeError(f"key {self.key!r:.80}: this handle merges "
+                                   f"{self._type.__name__}, not {type(x).__name__}",
+                                   expected=self._type.__name__, found=type(x).__name__)
+        siblings = self._siblings()
+        joined = siblings.join_as(self._type) | x
+        self._do(OP_SET, siblings.argument(joined, siblings.context), ack, op_id)
+
+    def _siblings(self) -> Siblings:
+        from annapy.lattice.user import Siblings, name_of
+        siblings = Siblings._of(self._state())
+        name = name_of(self._type)
+        if siblings.name not in (None, name):
+            from annapy.errors import LatticeTypeError
+            raise LatticeTypeError(f"key {self.key!r:.80} holds lattices named {siblings.name!r}, "
+                                   f"not {name!r}: use s.lattice(k, T) with that type",
+                                   key=str(self.key), expected=name, found=siblings.name)
+        return siblings
 
     def _identity(self) -> tuple[Any, ...]:
         return (*super()._identity(), self._type)

@@ -16,7 +16,15 @@ from _collections_abc import ItemsView, KeysView, Mapping, MutableMapping, Value
 from itertools import islice
 from time import time
 
-from annapy._arguments import Pin, i64, key_bytes, label_bytes, op_id_bytes, utf8
+from annapy._arguments import (
+    Pin,
+    i64,
+    key_bytes,
+    label_bytes,
+    mergeable,
+    op_id_bytes,
+    utf8,
+)
 from annapy._codes import (
     OP_ADD,
     OP_MERGE,
@@ -33,6 +41,7 @@ from annapy._codes import (
     TAG_GCOUNTER,
     TAG_LWW,
     TAG_PNCOUNTER,
+    TAG_USER,
     TTL_KEEP,
     TTL_NONE,
 )
@@ -372,7 +381,8 @@ class Store(StoreCore, Factories):
         if found is None:
             return None
         from annapy.lattice.base import Lattice
-        return Lattice.from_state(found[0], found[1])
+        value = Lattice.from_state(found[0], found[1])
+        return value.joined if found[0] == TAG_USER else value
 
     def merge(self, k: Key, lattice_value: Lattice, *, ack: Ack | None = None,
               op_id: str | bytes | None = None) -> None:
@@ -381,13 +391,12 @@ class Store(StoreCore, Factories):
         Raises LatticeTypeError if the key holds another type, TypeError for anything that is not a
         lattice value.
         """
-        tag = getattr(lattice_value, "tag", None)
-        if not isinstance(tag, int) or isinstance(lattice_value, type):
-            raise TypeError(f"merge({k!r}) takes a lattice value such as "
-                            f"annapy.lattice.GCounter(), not {type(lattice_value).__name__}; to "
-                            "store a plain value, use set")
-        self._apply(self._key(k), OP_MERGE, tag, bytes(lattice_value), ack=ack,
-                    op_id=op_id_bytes(op_id))
+        key = self._key(k)
+        tag = mergeable(k, lattice_value)
+        if tag == TAG_USER and not hasattr(lattice_value, "joined"):
+            self.lattice(k, type(lattice_value)).merge(lattice_value, ack=ack, op_id=op_id)
+            return
+        self._apply(key, OP_MERGE, tag, bytes(lattice_value), ack=ack, op_id=op_id_bytes(op_id))
 
     def pin(self, k: Key) -> Pin:
         """`with s.pin(k) as view`: the bytes of an array or bytes value, as a memoryview.
