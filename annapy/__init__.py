@@ -20,22 +20,56 @@ if TYPE_CHECKING:
     from annapy import testing as testing
     from annapy.errors import (
         AckTimeout as AckTimeout,
+    )
+    from annapy.errors import (
         AnnapyError as AnnapyError,
+    )
+    from annapy.errors import (
         AuthenticationError as AuthenticationError,
+    )
+    from annapy.errors import (
         Backpressure as Backpressure,
+    )
+    from annapy.errors import (
         CapacityError as CapacityError,
+    )
+    from annapy.errors import (
         ClockSkewError as ClockSkewError,
+    )
+    from annapy.errors import (
         CorruptCellError as CorruptCellError,
+    )
+    from annapy.errors import (
         DeviceUnavailable as DeviceUnavailable,
+    )
+    from annapy.errors import (
         FormatError as FormatError,
+    )
+    from annapy.errors import (
         InvalidToken as InvalidToken,
+    )
+    from annapy.errors import (
         LatticeTypeError as LatticeTypeError,
+    )
+    from annapy.errors import (
         NodeUnavailable as NodeUnavailable,
+    )
+    from annapy.errors import (
         OutcomeUnknown as OutcomeUnknown,
+    )
+    from annapy.errors import (
         ReadOnlyError as ReadOnlyError,
+    )
+    from annapy.errors import (
         SerializationError as SerializationError,
+    )
+    from annapy.errors import (
         SessionLost as SessionLost,
+    )
+    from annapy.errors import (
         StoreClosed as StoreClosed,
+    )
+    from annapy.errors import (
         StoreLocked as StoreLocked,
     )
     from annapy.hub import connect as connect

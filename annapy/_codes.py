@@ -8,6 +8,57 @@ Invariants
 """
 from __future__ import annotations
 
+__all__ = [
+    "NAMESPACE_SYSTEM",
+    "NAMESPACE_USER",
+    "OP_ADD",
+    "OP_CLEAR",
+    "OP_ENABLE",
+    "OP_MERGE",
+    "OP_NONE",
+    "OP_OBSERVE",
+    "OP_OFFER",
+    "OP_REMOVE",
+    "OP_SET",
+    "OP_UPDATE",
+    "REQ_DELETE",
+    "REQ_IF_ABSENT",
+    "REQ_IF_PRESENT",
+    "REQ_IF_VERSION",
+    "REQ_RETURN_NEW",
+    "REQ_RETURN_OLD",
+    "REQ_TOUCH",
+    "STAMP_SIZE",
+    "TAG_CAUSAL",
+    "TAG_CLOCK",
+    "TAG_FLAG",
+    "TAG_GCOUNTER",
+    "TAG_GSET",
+    "TAG_HLL",
+    "TAG_LWW",
+    "TAG_MAP",
+    "TAG_MAXARRAY",
+    "TAG_MAXFLOAT",
+    "TAG_MAXINT",
+    "TAG_MINFLOAT",
+    "TAG_MININT",
+    "TAG_MULTICAUSAL",
+    "TAG_MVREGISTER",
+    "TAG_NONE",
+    "TAG_ORDERED_SET",
+    "TAG_ORMAP",
+    "TAG_ORSET",
+    "TAG_PNCOUNTER",
+    "TAG_PRIORITY",
+    "TAG_SUMARRAY",
+    "TAG_USER",
+    "TTL_KEEP",
+    "TTL_NONE",
+    "counted",
+    "members",
+    "varint",
+]
+
 TAG_NONE = 0
 TAG_MAXINT = 1
 TAG_MININT = 2
@@ -71,7 +122,7 @@ def varint(number: int) -> bytes:
 
 
 def counted(data: bytes) -> bytes:
-    """varint length, then the bytes."""
+    """The length as a varint, then the bytes."""
     return varint(len(data)) + data
 
 

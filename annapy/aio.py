@@ -14,7 +14,7 @@ from annapy.factories import Factories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from datetime import timedelta
     from os import PathLike
     from typing import Any
@@ -67,13 +67,13 @@ class _Opening:
 
 
 def open(target: str | PathLike[str] | None = None, **options: Any) -> _Opening:
-    """As `annapy.open`: `s = await open(…)` or `async with open(…) as s`."""
+    """Open as `annapy.open` does: `s = await open(…)` or `async with open(…) as s`."""
     from annapy.hub import open_store
     return _Opening(lambda: open_store(target, **options))
 
 
 def connect(url: str, **options: Any) -> _Opening:
-    """As `annapy.connect`: `s = await connect(…)` or `async with connect(…) as s`."""
+    """Connect as `annapy.connect` does: `s = await connect(…)` or `async with connect(…) as s`."""
     from annapy.hub import connect as connect_plain
     return _Opening(lambda: connect_plain(url, **options))
 
@@ -177,7 +177,7 @@ class AsyncStore:
         """As `Store.pin`, with `async with`."""
         return _AsyncPin(self._plain.pin(k))
 
-    # --- many keys ----------------------------------------------------------------------------------
+    # --- many keys --------------------------------------------------------------------------------
 
     async def get_many(self, keys: Iterable[Key], *, out: dict[Any, Any] | None = None,
                        snapshot: bool = False) -> dict[Any, Any]:
@@ -235,7 +235,7 @@ class AsyncStore:
             if count % _SCAN_SLICE == 0:
                 await sleep(0)
 
-    # --- views of the store ---------------------------------------------------------------------------
+    # --- views of the store -----------------------------------------------------------------------
 
     def namespace(self, prefix: Key) -> AsyncStore:
         """As `Store.namespace`; plain, for it touches nothing."""
@@ -246,7 +246,7 @@ class AsyncStore:
         """As `Store.options`; plain, for it touches nothing."""
         return AsyncStore(self._plain.options(ack=ack, ttl=ttl, errors=errors))
 
-    # --- what reaches further than one key --------------------------------------------------------------
+    # --- what reaches further than one key --------------------------------------------------------
 
     async def conflicts(self, prefix: Key = "") -> list[tuple[str, Lattice]]:
         """As `Store.conflicts`."""
@@ -403,7 +403,9 @@ class AsyncWatch:
         return self
 
     async def __anext__(self) -> Event:
-        from asyncio import Event as Signal, TimeoutError as TimedOut, get_running_loop, wait_for
+        from asyncio import Event as Signal
+        from asyncio import TimeoutError as TimedOut
+        from asyncio import get_running_loop, wait_for
         plain = self._plain
         switchboard = plain._switchboard
         if switchboard is None:
@@ -446,11 +448,11 @@ class AsyncBatch:
     async def __aenter__(self) -> Batch:
         return self._batch.__enter__()
 
-    async def __aexit__(self, *exc: Any) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         if exc[0] is None and self._plain._durable(self._ack):
             await _in_thread(self._batch.__exit__, *exc)
         else:
-            self._batch.__exit__(*exc)
+            self._batch.__exit__(*exc)  # type: ignore[arg-type]
 
 
 class AsyncLock:
@@ -468,8 +470,8 @@ class AsyncLock:
             await _in_thread(self._plain.acquire, task)
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
-        self._plain.__exit__(*exc)
+    async def __aexit__(self, *exc: object) -> None:
+        self._plain.__exit__(*exc)  # type: ignore[arg-type]
 
 
 class _AsyncPin:

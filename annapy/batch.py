@@ -123,7 +123,7 @@ class Batch(Factories):
     def _ttl_to_ms(self, ttl: Duration | None) -> int:
         return self._store._ttl_to_ms(ttl)
 
-    # --- what a user writes ------------------------------------------------------------------------
+    # --- what a user writes -----------------------------------------------------------------------
 
     def __setitem__(self, k: Key, v: Any) -> None:
         self.set(k, v)

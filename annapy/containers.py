@@ -188,8 +188,9 @@ class _Fields:
         return None if found is None else (*found, 0, 0)
 
     def _apply(self, at: bytes, code: int, tag: int, arg: bytes = b"", *, flags: int = 0,
-               ack: Ack | None = None, op_id: bytes | None = None, **how: Any,
+               ttl_ms: int = TTL_KEEP, ack: Ack | None = None, op_id: bytes | None = None,
                ) -> tuple[bool, bytes | None, int]:
+        assert ttl_ms == TTL_KEEP    # _ttl_to_ms has refused anything else
         if flags & REQ_DELETE:
             there = self._map._field(at) is not None
             self._map._remove([at], ack, op_id)
@@ -255,10 +256,11 @@ class _MapHandle(Handle, Factories, MutableMapping):  # type: ignore[type-arg]
                              ack=ack, op_id=op_id_bytes(op_id))
 
     def _handle(self, module: str, name: str, k: Any, *how: Any) -> Any:
-        from annapy import containers, handles
         scope = _Fields(self)
-        where = handles if module == "handles" else containers
-        return getattr(where, name)(scope, scope._key(k), *how)
+        if module == "handles":
+            from annapy import handles
+            return getattr(handles, name)(scope, scope._key(k), *how)
+        return globals()[name](scope, scope._key(k), *how)
 
     def _present(self, at: bytes, tag: int, state: bytes) -> Any:
         if tag == TAG_LWW:

@@ -43,6 +43,7 @@ from annapy._codes import (
     members,
     varint,
 )
+from annapy._store import CounterCore, HandleCore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,21 +80,17 @@ __all__ = [
 _NOTHING_SEEN = b"\x02\x00\x00"
 
 
-class Handle:
+class Handle(HandleCore):
     """A name for one cell of a store, with the operations of its kind.
 
     Writes are atomic and return once applied in memory, or as `ack` says; `op_id` makes a retry
     exactly-once. They raise LatticeTypeError if the key holds another kind.
     """
 
-    __slots__ = ("__weakref__", "_at", "_scope")
+    __slots__ = ()
 
     kind = ""
     tag = 0
-
-    def __init__(self, scope: Any, at: bytes) -> None:
-        self._scope = scope
-        self._at = at
 
     @property
     def key(self) -> Any:
@@ -173,21 +170,16 @@ def _make(cls: type[Handle], scope: Any, at: bytes, how: tuple[Any, ...]) -> Han
     return cls(scope, at, *how)
 
 
-class Counter(Handle):
-    """A 64-bit counter; a key that merge() made a grow-only counter stays one."""
+class Counter(CounterCore, Handle):
+    """A 64-bit counter: `add` and `sub`. A key that merge() made a grow-only counter stays one."""
 
     __slots__ = ()
 
     kind = "counter"
     tag = TAG_PNCOUNTER
 
-    def add(self, n: int = 1, *, ack: Ack | None = None, op_id: OpId | None = None) -> None:
-        """Add `n`. OverflowError past 64 bits, before anything is added."""
+    def _add_slow(self, n: int, ack: Ack | None, op_id: OpId | None) -> None:
         self._add(i64(n), ack, op_id)
-
-    def sub(self, n: int = 1, *, ack: Ack | None = None, op_id: OpId | None = None) -> None:
-        """Subtract `n`. LatticeTypeError or ValueError on a grow-only counter."""
-        self._add(i64(-n if isinstance(n, int) else n), ack, op_id)
 
     def _add(self, arg: bytes, ack: Ack | None, op_id: OpId | None) -> None:
         from annapy.errors import LatticeTypeError
@@ -201,6 +193,7 @@ class Counter(Handle):
                                op_id=op_id_bytes(op_id))
 
     def read(self) -> Lattice:
+        """The lattice value as of now, immutable; the bottom if the key is missing."""
         from annapy.lattice.base import Lattice
         found = self._scope._read(self._at)
         if found is None:
@@ -210,7 +203,8 @@ class Counter(Handle):
         return Lattice.from_state(found[0], found[1])
 
     def delete(self, *, ack: Ack | None = None, op_id: OpId | None = None) -> bool:
-        self.read()
+        """Remove the key; whether it was there."""
+        self.read()    # raises if the key is no counter
         done = self._scope._apply(self._at, OP_NONE, 0, flags=REQ_DELETE, ack=ack,
                                   op_id=op_id_bytes(op_id))
         return bool(done[0])
@@ -246,7 +240,7 @@ def _f64(number: Any, what: str) -> bytes:
     if isinstance(number, str):
         raise TypeError(f"{what} a float, not str")
     value = float(number)
-    if value != value:
+    if value != value:  # noqa: PLR0124  (so does only NaN)
         raise ValueError(f"{what} a float that has an order, and NaN has none")
     from struct import pack
     return pack("<d", value + 0.0)   # + 0.0 turns -0.0 into 0.0
@@ -349,7 +343,7 @@ class MVRegister(Handle):
 
     def set(self, v: Any, *, after: Lattice | None = None, ack: Ack | None = None,
             op_id: OpId | None = None) -> None:
-        """Replace every sibling that the owner has, or only those in `after` (an earlier read())."""
+        """Replace every sibling that is there, or only those in `after` (an earlier read())."""
         self._do(OP_SET, self._seen(after) + self._scope._encode(v), ack, op_id)
 
     def _seen(self, after: Lattice | None) -> bytes:
@@ -456,7 +450,7 @@ def array_type(shape: int | tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...
     import numpy
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     if not all(isinstance(n, int) and n >= 0 for n in sizes):
-        raise ValueError(f"shape={shape!r} must be a whole number or a tuple of them, none negative")
+        raise ValueError(f"shape={shape!r} must be a whole number or a tuple of them, not negative")
     found = numpy.dtype(dtype)
     if found.kind not in "iuf":
         raise TypeError(f"dtype={found} has no order or sum here: use an integer or float dtype")
@@ -556,8 +550,10 @@ class SumArray(_Array):
 
 
 class UserLattice(Handle):
-    """A key that holds a lattice of the user's own type. The engine never runs the type's code:
-    it keeps encoded states, which readers join and writers replace.
+    """A key that holds a lattice of the user's own type.
+
+    The engine never runs the type's code: it keeps encoded states, which readers join and writers
+    replace.
     """
 
     __slots__ = ("_type",)

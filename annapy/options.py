@@ -125,7 +125,7 @@ def duration_ms(value: object, name: str = "ttl") -> int:
 
 
 def _numbers_and_units(text: str) -> list[tuple[float, str]]:
-    """``"1h30m"`` as [(1.0, "h"), (30.0, "m")]; an empty list where the text is not of that form."""
+    """``"1h30m"`` as [(1.0, "h"), (30.0, "m")]; an empty list for text of another form."""
     pairs: list[tuple[float, str]] = []
     rest = text.strip().replace("_", "")
     while rest:
@@ -276,7 +276,7 @@ class Options:
             self.explicit[name] = source
 
     def url(self) -> str | None:
-        """The URL that opens the same directory, with what does not belong to it; None in memory."""
+        """What opens the same directory, with the options not recorded there; None in memory."""
         if self.path is None:
             return None
         query = "&".join(f"{name}=1" for name in ("readonly", "allow_pickle")
@@ -522,9 +522,9 @@ def agree_with_record(options: Options, record: Mapping[str, Any]) -> dict[str, 
         elif kept[name] != value:
             raise ValueError(
                 f"{name}={_shown(name, value)} from {options.explicit[name]} differs from "
-                f"{name}={_shown(name, kept[name])}, which the store in {options.path!r} was opened "
-                "with before; leave the option out to use that, or back the store up and restore "
-                "it into a new directory to change it")
+                f"{name}={_shown(name, kept[name])}, which the store in {options.path!r} was "
+                "opened with before; leave the option out to use that, or back the store up and "
+                "restore it into a new directory to change it")
     return kept
 
 

@@ -12,7 +12,7 @@ Invariants
 """
 from __future__ import annotations
 
-from _collections_abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
+from _collections_abc import Mapping, MutableMapping
 from itertools import islice
 from time import time
 
@@ -31,9 +31,9 @@ from annapy._codes import (
     OP_NONE,
     OP_SET,
     REQ_DELETE,
-    REQ_IF_ABSENT,
     REQ_IF_PRESENT,
     REQ_IF_VERSION,
+    REQ_IFABSENT,
     REQ_RETURN_NEW,
     REQ_RETURN_OLD,
     REQ_TOUCH,
@@ -45,12 +45,20 @@ from annapy._codes import (
     TTL_KEEP,
     TTL_NONE,
 )
-from annapy._pystore import StoreCore
+from annapy._store import StoreCore
 from annapy.factories import Factories
+from annapy.views import ABSENT, Items, Keys, Values, same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import (
+        Callable,
+        ItemsView,
+        Iterable,
+        Iterator,
+        KeysView,
+        ValuesView,
+    )
     from datetime import timedelta
     from os import PathLike
     from typing import Any
@@ -67,64 +75,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-_ABSENT: Any = object()
 _CAS_ROUNDS_MAX = 1000
 _SNAPSHOT_ROUNDS_MAX = 1000
-
-
-class _Keys(KeysView):  # type: ignore[type-arg]
-    """The live keys, weakly consistent."""
-
-    __slots__ = ("_under",)
-
-    def __init__(self, store: Store, under: str | bytes = "") -> None:
-        super().__init__(store)
-        self._under = under
-
-    def __iter__(self) -> Iterator[str]:
-        return self._mapping._iterate_keys(self._under)  # type: ignore[attr-defined,no-any-return]
-
-    def __len__(self) -> int:
-        if not self._under:
-            return len(self._mapping)
-        return sum(1 for _ in self)
-
-    def __contains__(self, key: object) -> bool:
-        if not isinstance(key, (str, bytes)) or key not in self._mapping:
-            return False
-        return not self._under or utf8(key).startswith(utf8(self._under))
-
-
-class _Items(ItemsView):  # type: ignore[type-arg]
-    """The live items. What is deleted meanwhile is left out."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        store = self._mapping
-        for key in store:
-            value = store.get(key, _ABSENT)
-            if value is not _ABSENT:
-                yield key, value
-
-
-class _Values(ValuesView):  # type: ignore[type-arg]
-    """The live values. What is deleted meanwhile is left out."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[Any]:
-        for _, value in _Items(self._mapping):
-            yield value
-
-
-def _same(a: object, b: object) -> bool:
-    """Equality by contents, arrays included."""
-    try:
-        return bool(a == b)
-    except ValueError:
-        import numpy
-        return bool(numpy.array_equal(a, b))  # type: ignore[arg-type]
 
 
 class Store(StoreCore, Factories):
@@ -179,12 +131,11 @@ class Store(StoreCore, Factories):
                ) -> tuple[bool, bytes | None, int]:
         """One operation on one key; the only way to the engine for every write but batches."""
         durable = self._durable(ack)
-        applied, cell, version, _ = self.engine.apply(
-            key, code, tag, arg, flags=flags, ttl_ms=ttl_ms, label=label, expect=expect,
-            op_id=op_id)
+        done = self.engine.apply(key, code, tag, arg, flags=flags, ttl_ms=ttl_ms, label=label,
+                                 expect=expect, op_id=op_id)
         if durable:
             self._hub.sync()
-        return applied, cell, version
+        return done  # type: ignore[no-any-return]
 
     def _apply_batch(self, operations: list[tuple[Any, ...]], ack: Ack | None) -> None:
         """All or nothing; see Batch."""
@@ -215,7 +166,7 @@ class Store(StoreCore, Factories):
         """What `s[k]` gives for a cell that is not a register."""
         from annapy.lattice.base import Lattice
         value = Lattice.from_state(tag, state).value
-        if tag == TAG_PNCOUNTER or tag == TAG_GCOUNTER:
+        if tag in (TAG_PNCOUNTER, TAG_GCOUNTER):
             from annapy.counting import Count
             return Count.read(value, self.engine, key)
         return value
@@ -267,7 +218,7 @@ class Store(StoreCore, Factories):
             ack: Ack | None = None, op_id: str | bytes | None = None) -> bool:
         """Set `k` only if it is missing; whether it was set. Atomic."""
         applied, _, _ = self._apply(self._key(k), OP_SET, TAG_LWW, self._encode(v),
-                                    flags=REQ_IF_ABSENT, ttl_ms=self._ttl_to_ms(ttl),
+                                    flags=REQ_IFABSENT, ttl_ms=self._ttl_to_ms(ttl),
                                     label=label_bytes(tag), ack=ack, op_id=op_id_bytes(op_id))
         return applied
 
@@ -282,7 +233,7 @@ class Store(StoreCore, Factories):
         ttl_ms = self._ttl_to_ms(ttl)
         for _ in range(_CAS_ROUNDS_MAX):
             found = self._read(key)
-            if found is None or not _same(self._present(key, found[0], found[1]), old):
+            if found is None or not same(self._present(key, found[0], found[1]), old):
                 return False
             applied, _, _ = self._apply(key, OP_SET, TAG_LWW, encoded, flags=REQ_IF_VERSION,
                                         expect=found[3], ttl_ms=ttl_ms, ack=ack)
@@ -298,13 +249,13 @@ class Store(StoreCore, Factories):
                                     op_id=op_id_bytes(op_id))
         return applied
 
-    def pop(self, k: Key, default: Any = _ABSENT, /, *, ack: Ack | None = None) -> Any:
+    def pop(self, k: Key, default: Any = ABSENT, /, *, ack: Ack | None = None) -> Any:
         """Remove `k` and return its value, or `default`; KeyError without one. Atomic."""
         key = self._key(k)
         applied, cell, _ = self._apply(key, OP_NONE, 0, flags=REQ_DELETE | REQ_RETURN_OLD, ack=ack)
         if applied and cell is not None:
             return self._present_cell(key, cell)
-        if default is _ABSENT:
+        if default is ABSENT:
             raise KeyError(k)
         return default
 
@@ -323,8 +274,8 @@ class Store(StoreCore, Factories):
                     raise KeyError("popitem(): the store is empty") from None
                 candidates.extend(fresh)
                 continue
-            value = self.pop(key, _ABSENT)
-            if value is not _ABSENT:
+            value = self.pop(key, ABSENT)
+            if value is not ABSENT:
                 return key, value
 
     def setdefault(self, k: Key, default: Any = None, /, *, ttl: Duration | None = None,
@@ -336,7 +287,7 @@ class Store(StoreCore, Factories):
             found = self._read(key)
             if found is not None:
                 return self._present(key, found[0], found[1])
-            applied, _, _ = self._apply(key, OP_SET, TAG_LWW, encoded, flags=REQ_IF_ABSENT,
+            applied, _, _ = self._apply(key, OP_SET, TAG_LWW, encoded, flags=REQ_IFABSENT,
                                         ttl_ms=self._ttl_to_ms(ttl), ack=ack)
             if applied:
                 return self._present(key, TAG_LWW, bytes(STAMP_SIZE) + encoded)
@@ -431,15 +382,15 @@ class Store(StoreCore, Factories):
     def keys(self, prefix: Key = "") -> KeysView[str]:
         """The live keys, or those that begin with `prefix`: a set-like view, in no order."""
         self._key(prefix)
-        return _Keys(self, prefix)
+        return Keys(self, prefix)
 
     def items(self) -> ItemsView[str, Any]:
         """A set-like view of (key, value), in no order; what goes meanwhile is left out."""
-        return _Items(self)
+        return Items(self)
 
     def values(self) -> ValuesView[Any]:
         """A view of the values, in no order; what goes meanwhile is left out."""
-        return _Values(self)
+        return Values(self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -448,7 +399,7 @@ class Store(StoreCore, Factories):
             return True
         mine = dict(self.items())
         theirs = dict(other.items())
-        return mine.keys() == theirs.keys() and all(_same(v, theirs[k]) for k, v in mine.items())
+        return mine.keys() == theirs.keys() and all(same(v, theirs[k]) for k, v in mine.items())
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(other, Mapping):
@@ -476,12 +427,13 @@ class Store(StoreCore, Factories):
         result: dict[Any, Any] = {} if out is None else out
         if not snapshot:
             for k in keys:
-                value = self.get(k, _ABSENT)
-                if value is not _ABSENT:
+                value = self.get(k, ABSENT)
+                if value is not ABSENT:
                     result[k] = value
             return result
         wanted = [(k, self._key(k)) for k in keys]
-        for (k, key), cell in zip(wanted, self._read_together([key for _, key in wanted])):
+        for (k, key), cell in zip(wanted, self._read_together([key for _, key in wanted]),
+                                  strict=True):
             if cell is not None:
                 result[k] = self._present(key, cell[0], cell[1])
         return result
@@ -493,7 +445,7 @@ class Store(StoreCore, Factories):
         for _ in range(_SNAPSHOT_ROUNDS_MAX):
             again = [read(key) for key in keys]
             if all((a is None) == (b is None) and (a is None or b is None or a[3] == b[3])
-                   for a, b in zip(cells, again)):
+                   for a, b in zip(cells, again, strict=True)):
                 return again
             cells = again
         from annapy.errors import Backpressure
@@ -503,7 +455,7 @@ class Store(StoreCore, Factories):
     def set_many(self, mapping: Mapping[Key, Any] | Iterable[tuple[Key, Any]], *,
                  ttl: Duration | None = None, tag: str | None = None, ack: Ack | None = None,
                  op_id: str | bytes | None = None) -> None:
-        """Set every item, acknowledged once at the end. Each is atomic; for all or none: `batch`."""
+        """Set every item, acknowledged once at the end. Each is atomic; all or none: `batch`."""
         durable = self._durable(ack)
         pairs = mapping.items() if isinstance(mapping, Mapping) else mapping
         for k, v in pairs:
@@ -524,7 +476,7 @@ class Store(StoreCore, Factories):
         if isinstance(other, Mapping):
             self.set_many(other)
         elif hasattr(other, "keys"):
-            self.set_many((k, other[k]) for k in other.keys())
+            self.set_many((k, other[k]) for k in other.keys())  # noqa: SIM118
         else:
             self.set_many(other)
         if items:
@@ -558,7 +510,8 @@ class Store(StoreCore, Factories):
         self._key(prefix)
         low = None if start is None else self._key(start)
         high = None if stop is None else self._key(stop)
-        return self._scan(sorted_keys(self, self._prefix + utf8(prefix), low, high, reverse), limit)
+        keys = sorted_keys(self, self._prefix + utf8(prefix), low, high, reverse)
+        return self._scan(keys, limit)
 
     def _scan(self, keys: Iterator[bytes], limit: int | None) -> Iterator[tuple[str, Any]]:
         if limit == 0:
@@ -605,7 +558,7 @@ class Store(StoreCore, Factories):
         view._view_of = self.__dict__.get("_view_of", self)
         return view
 
-    # --- what reaches further than one key ----------------------------------------------------------
+    # --- what reaches further than one key --------------------------------------------------------
 
     def conflicts(self, prefix: Key = "") -> list[tuple[str, Lattice]]:
         """(key, lattice value) that lost against a concurrent creation with another type.
@@ -685,7 +638,7 @@ class Store(StoreCore, Factories):
         return self._hub.stats()
 
     def info(self, k: Key) -> dict[str, Any]:
-        """What is known about one key: kind, sizes in bytes, version, deadline. KeyError if missing."""
+        """What is known about one key: kind, bytes, version, deadline. KeyError if missing."""
         key = self._key(k)
         kind = self.kind(k)
         if kind is None:

@@ -5,13 +5,14 @@ Owns    the modes: mem (a private store in memory) and dir (a private store over
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import annapy
 import pytest
 
-MODES = ["mem", "dir"]
+MODES = ["mem", "dir"] if find_spec("annapy.persist") else ["mem"]
 
 
 class Mode:

@@ -14,12 +14,13 @@ except ImportError:
     mapping_tests = None  # type: ignore[assignment]
 
 if mapping_tests is not None:
-    PROTOCOL = mapping_tests.BasicTestMappingProtocol
+    NAMES = [name for name in dir(mapping_tests.BasicTestMappingProtocol) if name[:5] == "test_"]
 
-    @pytest.mark.parametrize("name", [name for name in dir(PROTOCOL) if name.startswith("test_")])
+    @pytest.mark.parametrize("name", NAMES)
     def test_cpython_mapping_tests(mode: Any, name: str) -> None:
         """With string keys, as CPython runs them for os.environ."""
-        case: Any = type("StoreCase", (PROTOCOL,), {"_empty_mapping": lambda self: fresh(mode)})
+        case: Any = type("StoreCase", (mapping_tests.BasicTestMappingProtocol,),
+                         {"_empty_mapping": lambda self: fresh(mode)})
         result = unittest.TestResult()
         case(name).run(result)
         problems = result.failures + result.errors
