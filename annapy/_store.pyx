@@ -1,3 +1,4 @@
+# cython: binding=False
 """What a Store does most often, compiled: get, set, item access, membership, a counter's add.
 
 Owns    StoreCore and HandleCore, the bases of Store and Handle; how a key becomes bytes.
@@ -177,7 +178,7 @@ cdef class StoreCore:
         finally:
             buf_free(&whole)
 
-    def get(self, k, default=None, *, copy=False, device=None, stream=None):
+    def get(self, k, default=None, *, bint copy=False, device=None, stream=None):
         """The value under `k`, or `default`.
 
         Reads never wait: no lock, no system call for what is in memory. Arrays over 64 KiB come as

@@ -31,6 +31,7 @@ cdef extern from "atomics.h" nogil:
     void fence_acquire "annapy_fence_acquire"() noexcept
     void fence_release "annapy_fence_release"() noexcept
     void fence_seq "annapy_fence_seq"() noexcept
+    void prefetch "annapy_prefetch"(const void* p) noexcept
     void cpu_pause "annapy_pause"() noexcept
 
     void words_out "annapy_words_out"(void* to, const void* shared, size_t n) noexcept

@@ -24,7 +24,7 @@ from annapy._core.records cimport batch_end
 from annapy._core.registry cimport OP_MERGE, OP_SET
 from annapy._core.shard cimport (
     REQ_BATCH, REQ_IF_ABSENT, REQ_RETURN_NEW, REQ_RETURN_OLD, Request, Shard, shard_apply,
-    shard_release, shard_take,
+    shard_index, shard_release, shard_take,
 )
 from annapy._core.table cimport Root
 
@@ -136,7 +136,7 @@ cdef class Batch:
         return result
 
     cdef inline Shard* shard_of(self, uint64_t hash) noexcept nogil:
-        return &self.shards[((hash >> 25) & 0x7F) % self.shard_count]
+        return &self.shards[shard_index(hash, self.shard_count)]
 
     cdef Py_ssize_t attempt(self) noexcept nogil:
         """-1, or which request failed; then nothing has changed."""

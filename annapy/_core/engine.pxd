@@ -13,9 +13,9 @@ Invariants
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from annapy._core.arena cimport Arena
-from annapy._core.codec cimport Buf, Span
+from annapy._core.codec cimport Buf, Span, likely
 from annapy._core.events cimport EventRing
-from annapy._core.shard cimport Hazards, Request, Shard
+from annapy._core.shard cimport Hazards, Request, Shard, shard_index
 from annapy._core.table cimport Found, Root, View
 
 
@@ -49,7 +49,9 @@ cdef class Engine:
     cdef object __weakref__
 
     cdef inline Shard* shard_of(self, uint64_t hash) noexcept nogil:
-        return &self.shards[((hash >> 25) & 0x7F) % self.shard_count]
+        if likely(self.shard_count == 1):      # a branch costs less than the address it waits for
+            return self.shards
+        return &self.shards[shard_index(hash, self.shard_count)]
 
     cdef int check(self) except -1
     cdef void prepare(self, Request* request, const uint8_t* key, size_t key_len,

@@ -36,7 +36,7 @@ from annapy._core.registry cimport OP_MERGE, lattice_of
 from annapy._core.shard cimport (
     REQ_BATCH, REQ_DELETE, REQ_IF_ABSENT, REQ_INSTALL, REQ_RETURN_NEW, REQ_RETURN_OLD, TTL_KEEP,
     Request, Shard, shard_apply, shard_close,
-    shard_expire, shard_init, shard_release, shard_submit, shard_take,
+    shard_expire, shard_index, shard_init, shard_release, shard_submit, shard_take,
 )
 from annapy._core.table cimport (
     COPIED_MAX, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Found, Record, Root, ShardHeader,
@@ -868,7 +868,7 @@ cdef Py_ssize_t _copy_many(Shard* shards, uint32_t count, Request* requests, Py_
     for s in range(count):
         shard_take(&shards[s])
     for i in range(n):
-        shard = &shards[((requests[i].hash >> 25) & 0x7F) % count]
+        shard = &shards[shard_index(requests[i].hash, count)]
         if table_locate(&shard.table, requests[i].key, requests[i].key_len, requests[i].namespace,
                         requests[i].hash, &place):
             if place.record.flags & REC_TOMBSTONE:

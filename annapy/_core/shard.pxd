@@ -102,6 +102,11 @@ cdef struct Shard:
     uint64_t installed
     uint64_t refused
 
+cdef inline uint32_t shard_index(uint64_t hash, uint32_t shards) noexcept nogil:
+    """From bits that neither the fingerprint nor the home bucket uses."""
+    return <uint32_t>((((hash >> 25) & 0x7F) * shards) >> 7)
+
+
 cdef int shard_init(Shard* shard, Arena* arena, Root* root, uint32_t index, Hazards* hazards,
                     uint64_t* clock, uint64_t actor, uint64_t budget) noexcept nogil
 cdef void shard_close(Shard* shard) noexcept nogil

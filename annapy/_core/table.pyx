@@ -5,10 +5,16 @@ from libc.string cimport memset
 
 from annapy._core.arena cimport ARENA_HEADER_SIZE, Arena, Heap, arena_reserve, heap_reserve
 from annapy._core.atomics cimport (
-    cpu_pause, fence_acquire, load32_relaxed, load_acquire, load_relaxed, store_relaxed,
+    cpu_pause, fence_acquire, load32_relaxed, load_acquire, load_relaxed, prefetch, store_relaxed,
     store_release, words_equal,
 )
 from annapy._core.codec cimport BUSY, CORRUPT, MISSING, NO_MEMORY, OK, likely, unlikely
+
+cdef extern from *:
+    """
+    #define annapy_ctz32(x) __builtin_ctz(x)
+    """
+    int ctz32 "annapy_ctz32"(uint32_t x) noexcept nogil
 
 assert sizeof(Root) == 64 and sizeof(ShardHeader) == 128, "layout of the headers"
 assert sizeof(Segment) == 64 and sizeof(Bucket) == 64, "layout of the index"
@@ -52,6 +58,8 @@ cdef inline int _match(const View* view, const uint64_t* slot, uint64_t word, co
     """OK: this is the key. MISSING: another key. BUSY: the record is being re-used, start again."""
     cdef Record* record = record_of(view, word)
     cdef uint64_t version, sizes, marks, end
+    prefetch(<uint8_t*>record + 64)
+    prefetch(<uint8_t*>record + 128)
     if unlikely(<uint64_t>(<uint8_t*>record - view.base) + RECORD_HEADER > view.capacity):
         return BUSY
     version = load_acquire(&record.version)
@@ -102,18 +110,36 @@ cdef int _behind_batch(const View* view, const uint8_t* key, size_t key_len, uin
     return OK
 
 
+cdef inline uint32_t _matches(const Bucket* bucket, uint64_t wanted) noexcept nogil:
+    """A bit for each slot with that fingerprint; no branch, since none could be predicted."""
+    cdef const uint64_t* slot = bucket.slot
+    return (
+        <uint32_t>(load_relaxed(&slot[0]) >> FINGERPRINT_SHIFT == wanted)
+        | <uint32_t>(load_relaxed(&slot[1]) >> FINGERPRINT_SHIFT == wanted) << 1
+        | <uint32_t>(load_relaxed(&slot[2]) >> FINGERPRINT_SHIFT == wanted) << 2
+        | <uint32_t>(load_relaxed(&slot[3]) >> FINGERPRINT_SHIFT == wanted) << 3
+        | <uint32_t>(load_relaxed(&slot[4]) >> FINGERPRINT_SHIFT == wanted) << 4
+        | <uint32_t>(load_relaxed(&slot[5]) >> FINGERPRINT_SHIFT == wanted) << 5
+        | <uint32_t>(load_relaxed(&slot[6]) >> FINGERPRINT_SHIFT == wanted) << 6
+    )
+
+
 cdef int _look(const View* view, Segment* segment, const uint8_t* key, size_t key_len,
                uint32_t namespace, uint64_t hash, Found* found) noexcept nogil:
     cdef uint32_t index = home_of(hash)
     cdef uint64_t wanted = fingerprint(hash)
     cdef uint64_t word
+    cdef uint32_t matches
     cdef Bucket* bucket
     cdef int i, displacement, status
     for displacement in range(DISPLACEMENT_MAX + 1):
         bucket = bucket_at(segment, index)
-        for i in range(SLOTS):
+        matches = _matches(bucket, wanted)
+        while matches:
+            i = ctz32(matches)
+            matches &= matches - 1
             word = load_acquire(&bucket.slot[i])
-            if word >> FINGERPRINT_SHIFT != wanted or word == 0:
+            if unlikely(word >> FINGERPRINT_SHIFT != wanted or word == 0):
                 continue
             status = _match(view, &bucket.slot[i], word, key, key_len, namespace, found)
             if status == MISSING:
@@ -135,6 +161,7 @@ cdef int table_find(const View* view, const uint8_t* key, size_t key_len, uint32
     cdef int status, tries
     for tries in range(READ_RETRIES):
         segment = segment_for(view, hash)
+        prefetch(bucket_at(segment, home_of(hash)))
         version = load_acquire(&segment.version)
         if unlikely(version & 1):
             continue
