@@ -5,8 +5,8 @@ Owns     the payloads of datetime, time and timedelta values, and the arithmetic
 Callers  values.pyx and members.pyx, holding the GIL. `datetime` is imported when it is met.
 
     clock      u8 flags: bit 0 fold, bits 1.. kind of zone · i64 microseconds on the wall clock
-               · zone: none 0 -; UTC 1 -; offset 2 i64 microseconds; named offset 3 the same, counted
-               name; zone 4 counted key of zoneinfo
+               zone 0 none, 1 UTC · 2 an offset: i64 microseconds · 3 an offset, then its counted
+               name · 4 the counted key of a zoneinfo
     timedelta  i32 days, u32 seconds < 86400, u32 microseconds < 10**6
 
 Invariants
@@ -18,8 +18,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from annapy._core.codec cimport (
-    OK, Buf, Cursor, Span, buf_reserve, cur_counted, cur_take, cur_u64, load_u32, load_u64, store_u32,
-    store_u64, varint_store,
+    OK, Buf, Cursor, Span, buf_reserve, cur_counted, cur_take, cur_u64, load_u32, load_u64,
+    store_u32, store_u64, varint_store,
 )
 
 __all__: list[str] = []

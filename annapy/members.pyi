@@ -1,3 +1,3 @@
-"""Set members and map fields as bytes, for the extension modules; Python's face is values.member."""
+"""Set members and map fields as bytes, for the extension modules; for Python: values.member."""
 
 __all__: list[str] = []

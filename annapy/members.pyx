@@ -23,19 +23,20 @@ only Decimals can be: so doubles, integers and Decimals compare exactly with one
 import sys
 
 from cpython.bytes cimport (
-    PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
+    PyBytes_AS_STRING, PyBytes_Check, PyBytes_CheckExact, PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
 )
 from cpython.complex cimport PyComplex_Check, PyComplex_ImagAsDouble, PyComplex_RealAsDouble
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
-from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
-from cpython.tuple cimport PyTuple_Check
-from libc.math cimport fabs, frexp, isinf, isnan
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check, PyLong_CheckExact
+from cpython.tuple cimport PyTuple_Check, PyTuple_CheckExact
+from libc.math cimport fabs, frexp, isinf, isnan, ldexp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from annapy._core.codec cimport (
-    OK, Buf, Cursor, Span, buf_free, buf_init, buf_reserve, cur_left, cur_take, cur_u8, cursor, likely,
-    span,
+    OK, Buf, Cursor, Span, buf_free, buf_init, buf_reserve, cur_left, cur_take, cur_u8, cursor,
+    likely, span,
 )
 from annapy._times cimport at_clock, clock_us, wall_us
 
@@ -46,6 +47,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(object s)
     Py_ssize_t PyUnicode_GET_LENGTH(object s)
     bint PyUnicode_Check(object x)
+    bint PyUnicode_CheckExact(object x)
     object PyUnicode_DecodeUTF8(const char* p, Py_ssize_t n, const char* errors)
 
 cdef enum:
@@ -235,9 +237,16 @@ cdef int put_text(Buf* out, uint8_t tag, const uint8_t* p, size_t n, bint nested
     cdef const uint8_t* zero
     cdef size_t run
     cdef uint8_t escape[2]
-    append(out, &tag, 1)
+    cdef uint8_t* to
     if not nested:
-        return append(out, p, n)
+        to = buf_reserve(out, n + 1)
+        if to == NULL:
+            raise MemoryError("no memory to encode a member")
+        to[0] = tag
+        memcpy(to + 1, p, n)
+        out.len += n + 1
+        return 0
+    append(out, &tag, 1)
     escape[0] = 0
     escape[1] = 0xFF
     while True:
@@ -290,6 +299,17 @@ cdef int put_frozenset(Buf* out, object x, int depth) except -1:
     return 0
 
 cdef int put_any(Buf* out, object x, int depth, bint nested) except -1:
+    if PyUnicode_CheckExact(x):
+        return put_str(out, x, nested)
+    if PyLong_CheckExact(x):
+        return put_int(out, x)
+    if PyFloat_CheckExact(x):
+        return put_float(out, PyFloat_AS_DOUBLE(x))
+    if PyTuple_CheckExact(x):
+        return put_tuple(out, x, depth)
+    return put_other(out, x, depth, nested)
+
+cdef int put_other(Buf* out, object x, int depth, bint nested) except -1:
     cdef uint8_t tag
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(x, numpy.generic):
@@ -368,7 +388,7 @@ cdef int put_pair(Buf* out, uint64_t a, uint64_t b) except -1:
     return append(out, both, 8)
 
 cdef int put_datetime(Buf* out, object x) except -1:
-    """An instant. A wall clock that shows an hour twice is read as Python's hash reads it: fold 0."""
+    """An instant. An hour that a wall clock shows twice is the first one, as for Python's hash."""
     cdef int64_t us, offset_us
     cdef uint64_t bias = <uint64_t>1 << 63
     us = wall_us(x)
@@ -390,6 +410,13 @@ cdef int put_time(Buf* out, object x) except -1:
 
 cdef int put_member(object x, Buf* out) except -1:
     cdef size_t start = out.len
+    # These write nothing before they succeed, so they need no way back.
+    if PyUnicode_CheckExact(x):
+        return put_str(out, x, False)
+    if PyLong_CheckExact(x):
+        return put_int(out, x)
+    if PyBytes_CheckExact(x):
+        return put_text(out, M_BYTES, <uint8_t*>PyBytes_AS_STRING(x), PyBytes_GET_SIZE(x), False)
     try:
         return put_any(out, x, 0, False)
     except BaseException:
@@ -422,6 +449,7 @@ cdef object get_number(Cursor* c, uint8_t tag):
     cdef size_t size
     cdef Span s
     cdef uint64_t whole
+    cdef double x, fraction
     cdef bytes big
     if tag < M_NUMBER:
         flip = 0xFF
@@ -440,12 +468,44 @@ cdef object get_number(Cursor* c, uint8_t tag):
         if flip and size:
             whole ^= (<uint64_t>1 << (8 * size)) - 1
         return -<int64_t>whole if flip else <int64_t>whole
+    if size <= 6 and get_double(c, flip, &fraction):
+        whole = load_be(s.ptr, size)
+        if flip and size:
+            whole ^= (<uint64_t>1 << (8 * size)) - 1
+        x = <double>whole + fraction
+        if x - <double>whole == fraction:   # exact: both are multiples of the last place of x
+            return -x if flip else x
+        c.at = s.ptr + s.len
     big = PyBytes_FromStringAndSize(<const char*>s.ptr, s.len)
     if flip:
-        big = bytes([x ^ 0xFF for x in big])
+        big = bytes([byte ^ 0xFF for byte in big])
     n, d = get_fraction(c, flip)
     n += int.from_bytes(big, "big") * d
     return exact(-n if flip else n, d)
+
+cdef bint get_double(Cursor* c, uint8_t flip, double* fraction) noexcept:
+    """The fraction, if one double holds it; else the cursor stays where it was."""
+    cdef Cursor ahead = c[0]
+    cdef uint64_t bits = 0
+    cdef uint8_t x = 0
+    cdef int zeros, groups = 0
+    if cur_u8(&ahead, &x) != OK:
+        return False
+    x ^= flip
+    if x < 0x80:
+        return False
+    zeros = 0xFF - x
+    while groups < 8 and cur_u8(&ahead, &x) == OK:
+        x ^= flip
+        bits = bits << 7 | x >> 1
+        groups += 1
+        if not x & 1:
+            if <uint64_t><double>bits != bits:
+                return False
+            fraction[0] = ldexp(<double>bits, -(7 * groups + zeros))
+            c[0] = ahead
+            return True
+    return False
 
 cdef object get_fraction(Cursor* c, uint8_t flip):
     """(n, d): n / d is the fraction."""
@@ -625,6 +685,10 @@ cdef object get_member(const uint8_t* p, size_t n):
         return corrupt("empty")
     if p[0] == M_STR:
         return as_str(p + 1, n - 1)
+    if p[0] == M_BYTES:
+        return PyBytes_FromStringAndSize(<const char*>p + 1, n - 1)
+    if M_NUMBER < p[0] < M_NUMBER + 8 and n + M_NUMBER == <size_t>p[0] + 2 and p[1] and not p[n - 1]:
+        return <int64_t>load_be(p + 1, n - 2)
     try:
         x = get_any(&c, 0, False)
     except (ValueError, OverflowError, ArithmeticError, TypeError) as error:

@@ -324,7 +324,7 @@ cdef int put_complex(Writer* w, object x) except -1:
     return 0
 
 cdef int put_standard(Writer* w, object x) except -1:
-    """Types of the standard library; 1 if it was one. A module not yet imported has no instances."""
+    """Types of the standard library; 1 if it was one. Before its import none has instances."""
     module = sys.modules.get("datetime")
     if module is not None:
         if isinstance(x, module.datetime):
