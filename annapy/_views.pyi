@@ -1,7 +1,7 @@
 """Arrays between Python and bytes: views over foreign memory, arrays of foreign dtypes."""
 from typing import Any
 
-__all__ = ["Slab", "Tensor"]
+__all__ = ["Slab", "Tensor", "pack", "rebuild_tensor", "unpack", "view"]
 
 class Slab:
     """Read-only bytes at an address, kept alive by an owner, through the buffer protocol."""
@@ -41,3 +41,9 @@ def rebuild_tensor(dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
 
 def view(address: int, n: int, owner: object) -> Any:
     """A read-only ndarray (or Tensor) over header and data at `address`; keeps `owner` alive."""
+
+def pack(x: Any) -> bytes:
+    """Header and data of anything that `encode` stores as an array, of a list or of a number."""
+
+def unpack(data: bytes) -> Any:
+    """The array that `pack` made these bytes from: a read-only view that keeps them alive."""

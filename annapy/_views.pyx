@@ -14,7 +14,7 @@ Invariants
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
-    PyObject_GetBuffer,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
@@ -23,7 +23,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from annapy._core.codec cimport OK, Buf, Cursor, buf_reserve, cur_left, cursor, span
+from annapy._core.codec cimport OK, Buf, Cursor, buf_free, buf_init, buf_reserve, cur_left, cursor, span
 from annapy._core.joins_array cimport (
     ARRAY_BYTES_MAX, ARRAY_NDIM_MAX, DT_BFLOAT, DT_BOOL, DT_COMPLEX, DT_FLOAT, DT_INT, DT_UINT,
     Array, array_dim, array_header_parse, array_header_store, array_parse, dtype_known,
@@ -32,7 +32,7 @@ from bindings.dlpack cimport (
     DLManagedTensor, DLTensor, kDLCPU, kDLCUDAHost, kDLCUDAManaged, kDLROCMHost,
 )
 
-__all__ = ["Slab", "Tensor"]
+__all__ = ["Slab", "Tensor", "pack", "rebuild_tensor", "unpack", "view"]
 
 cdef dict NAMES = {
     (DT_INT, 8): "int8", (DT_INT, 16): "int16", (DT_INT, 32): "int32", (DT_INT, 64): "int64",
@@ -432,3 +432,25 @@ def rebuild_tensor(str dtype, tuple shape, bytes data):
 def view(size_t address, size_t n, owner):
     """`array_view` by address, for tests and for modules that load this one late."""
     return array_view(<const uint8_t*>address, n, owner)
+
+
+def pack(x):
+    """Header and data of anything that `encode` stores as an array, of a list or of a number."""
+    cdef Buf out
+    buf_init(&out)
+    try:
+        if PyObject_CheckBuffer(x):
+            put_buffer(x, &out)
+        elif hasattr(type(x), "__dlpack__"):
+            put_dlpack(x, &out)
+        else:
+            import numpy
+            put_buffer(numpy.asarray(x), &out)
+        return PyBytes_FromStringAndSize(<char*>out.ptr, out.len)
+    finally:
+        buf_free(&out)
+
+
+def unpack(bytes data not None):
+    """The array that `pack` made these bytes from: a read-only view that keeps them alive."""
+    return array_view(<const uint8_t*>PyBytes_AS_STRING(data), len(data), data)

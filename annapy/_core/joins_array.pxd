@@ -124,3 +124,8 @@ cdef inline void array_header_store(uint8_t* p, uint8_t code, uint8_t bits, int 
     p[7] = 0
     if ndim:
         memcpy(p + 8, shape, 8 * <size_t>ndim)
+
+
+cdef int sumarray_total(Span state, Buf* out) noexcept nogil
+# Appends the value of a verified SumArray: the header, then the sum of all contributions. Nothing
+# for the bottom. OVERFLOWED: integers that only together leave their dtype.
