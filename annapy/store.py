@@ -33,7 +33,7 @@ from annapy._codes import (
     REQ_DELETE,
     REQ_IF_PRESENT,
     REQ_IF_VERSION,
-    REQ_IFABSENT,
+    REQ_IF_ABSENT,
     REQ_RETURN_NEW,
     REQ_RETURN_OLD,
     REQ_TOUCH,
@@ -218,7 +218,7 @@ class Store(StoreCore, Factories):
             ack: Ack | None = None, op_id: str | bytes | None = None) -> bool:
         """Set `k` only if it is missing; whether it was set. Atomic."""
         applied, _, _ = self._apply(self._key(k), OP_SET, TAG_LWW, self._encode(v),
-                                    flags=REQ_IFABSENT, ttl_ms=self._ttl_to_ms(ttl),
+                                    flags=REQ_IF_ABSENT, ttl_ms=self._ttl_to_ms(ttl),
                                     label=label_bytes(tag), ack=ack, op_id=op_id_bytes(op_id))
         return applied
 
@@ -287,7 +287,7 @@ class Store(StoreCore, Factories):
             found = self._read(key)
             if found is not None:
                 return self._present(key, found[0], found[1])
-            applied, _, _ = self._apply(key, OP_SET, TAG_LWW, encoded, flags=REQ_IFABSENT,
+            applied, _, _ = self._apply(key, OP_SET, TAG_LWW, encoded, flags=REQ_IF_ABSENT,
                                         ttl_ms=self._ttl_to_ms(ttl), ack=ack)
             if applied:
                 return self._present(key, TAG_LWW, bytes(STAMP_SIZE) + encoded)
