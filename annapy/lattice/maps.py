@@ -239,17 +239,16 @@ class _Editor:
     _actor: int
 
     def _update(self, code: int, arg: bytes, actor: int) -> tuple[bytes, int]:
-        actor = actor or self._actor
-        if not actor and code not in {REMOVE, CLEAR} and isinstance(self._root(), ORMap):
+        root: Any = self
+        while isinstance(root, _Editor):
+            actor = actor or root._actor
+            root = root._parent
+        if not actor and code not in {REMOVE, CLEAR, UPDATE} and isinstance(root, ORMap):
             raise TypeError(
                 "a field of an ORMap is changed in the name of an actor: pass it to the mutator, or"
                 " to at(field, T, actor=NAME)"
             )
         return counted(self._field) + bytes((self.tag, code)) + arg, actor
-
-    def _root(self) -> CellLattice:
-        parent: Any = self._parent
-        return parent._root() if isinstance(parent, _Editor) else parent
 
     def _apply(self, code: int, arg: bytes = b"", actor: int = 0, stamp: Any = None) -> Any:
         argument, by = self._update(code, arg, actor)
