@@ -103,7 +103,9 @@ class Hub:
         if self.persister is None:
             raise ValueError("backup() copies a directory, and this store is in memory: iterate "
                              "over it and write what you need, or open a directory")
-        self.persister.backup(os.fspath(path))
+        from annapy.persist.backup import backup
+        self.persister.sync()
+        backup(self.persister._env, os.fspath(path))
 
     def release(self) -> None:
         """One user less; the last one commits and closes."""

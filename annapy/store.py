@@ -647,7 +647,7 @@ class Store(StoreCore, Factories):
                 **self.engine.info(key)}
 
     def backup(self, path: str | PathLike[str]) -> None:
-        """Copy the store, as of now, into the new directory `path`, while it is in use.
+        """Copy the store, as of now, to the new file `path`, while it is in use.
 
         ValueError for a store in memory. A store restored from it starts a new incarnation.
         """

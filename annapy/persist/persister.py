@@ -177,6 +177,11 @@ class Persister:
         """`collect()` gives the next cut. Call once, before the first wake."""
         self._collect = collect
 
+    def limit(self, disk_capacity: int | None, commit_every_s: float) -> None:
+        """Set what the store's own row decides, which open() could not know before it was read."""
+        self._capacity = disk_capacity
+        self._commit_every_s = commit_every_s
+
     def set_options(self, options: bytes) -> None:
         """Replace the store's own meta row; it goes with the next commit."""
         self._refuse_readonly()
