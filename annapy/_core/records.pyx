@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
-from annapy._core.arena cimport heap_alloc, heap_free
+from annapy._core.arena cimport heap_alloc, heap_free, heap_settle
 from annapy._core.atomics cimport (
     fence_release, fence_seq, load32_acquire, load_acquire, store32_relaxed, store32_release,
     store_relaxed, store_release, words_in,
@@ -23,6 +23,8 @@ from annapy._core.table cimport (
 
 cdef enum:
     EVICTION_ROUNDS = 1 << 20
+    INDEX_ROUNDS = 256
+    INDEX_EVICTIONS = 64
     ARRAY_CODE = 0x30            # of annapy.values: an array's code and zeros, then its header
     ARRAY_HEAD = 4
 
@@ -294,6 +296,23 @@ cdef int _note_deadline(Shard* shard, const Record* old, uint32_t kid,
     return ledger_deadline(&shard.ledger, deadline_ms, kid)
 
 
+cdef int _make_room(Shard* shard, Place* place, uint32_t kid) noexcept nogil:
+    """A slot for a new key; where the index cannot grow, keys go until it can or a slot is free."""
+    cdef int status = table_make_room(&shard.table, place)
+    cdef int rounds, i
+    if likely(status == OK) or not shard.backed and not shard.evicts:
+        return status
+    for rounds in range(INDEX_ROUNDS):
+        for i in range(INDEX_EVICTIONS):
+            status = _evict_one(shard, kid)
+            if status != OK:
+                return status
+        heap_settle(&shard.heap)
+        if table_make_room(&shard.table, place) == OK:
+            return OK
+    return NO_MEMORY
+
+
 cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t cell_len, uint32_t flags,
                   uint64_t deadline_ms, bint batch, bint clean) noexcept nogil:
     """A fresh record for the key at `place`, made visible by one store; the old one is freed."""
@@ -318,10 +337,11 @@ cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t 
         if kid == NO_KID:
             heap_free(&shard.heap, offset, size)
             return NO_MEMORY
-        if unlikely(table_make_room(&shard.table, place) != OK):
+        status = _make_room(shard, place, kid)
+        if unlikely(status != OK):
             ledger_drop(&shard.ledger, kid)
             heap_free(&shard.heap, offset, size)
-            return BUSY if shard.backed or shard.evicts else NO_MEMORY
+            return status
     elif batch:
         before = (<uint64_t*>(<uint8_t*>old + _size(old) - 8))[0] if in_batch else (
             _offset(shard, old))
