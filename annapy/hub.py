@@ -187,16 +187,16 @@ def connect(url: str, *, key: str | None = None, timeout: Duration = 5.0) -> Sto
 
 def _store_over(hub: Hub, options: Options) -> Store:
     from annapy.options import duration_ms
-    from annapy.store import Store
+    from annapy.store import store_class
     ttl_ms = 0 if options.ttl is None else duration_ms(options.ttl)
-    return Store._make(hub, ack=options.ack, ttl_ms=ttl_ms)
+    return store_class(hub, misses=False)._make(hub, ack=options.ack, ttl_ms=ttl_ms)
 
 
 def reopen(url: str, misses: bool, prefix: bytes, ack: Ack, ttl_ms: int) -> Store:
     """What a pickled Store becomes where it is loaded."""
-    from annapy.store import MissStore, Store
+    from annapy.store import store_class
     hub = _hub_for(resolve(url, {}))
-    return (MissStore if misses else Store)._make(hub, prefix, ack=ack, ttl_ms=ttl_ms)
+    return store_class(hub, misses)._make(hub, prefix, ack=ack, ttl_ms=ttl_ms)
 
 
 def _hub_for(options: Options) -> Hub:

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     Ack = str | int
     Duration = float | str | timedelta
 
-__all__ = ["Store"]
+__all__ = ["Misses", "MissStore", "Store", "store_class"]
 
 _CAS_ROUNDS_MAX = 1000
 _SNAPSHOT_ROUNDS_MAX = 1000
@@ -544,7 +544,7 @@ class Store(StoreCore, Factories):
             self._durable(ack)
         if errors not in (None, "miss", "raise"):
             raise ValueError(f"errors={errors!r} is not known: 'miss' or 'raise'")
-        cls = type(self) if errors is None else MissStore if errors == "miss" else Store
+        cls = type(self) if errors is None else store_class(self._hub, errors == "miss")
         return self._derived(cls, ack=ack, ttl_ms=None if ttl is None else self._ttl_to_ms(ttl))
 
     def _derived(self, cls: type[Store] | None = None, *, prefix: bytes | None = None,
@@ -707,34 +707,49 @@ class Store(StoreCore, Factories):
             raise TypeError("a store in memory cannot be pickled: it belongs to this process; open "
                             "a directory, whose store pickles by its URL")
         from annapy.hub import reopen
-        return reopen, (url, type(self) is MissStore, self._prefix, self._ack, self._ttl_ms)
+        return reopen, (url, isinstance(self, Misses), self._prefix, self._ack, self._ttl_ms)
 
 
 MutableMapping.register(Store)
 
 
-class MissStore(Store):
-    """A view made by `options(errors="miss")`: what cannot be read is missing."""
+class Misses:
+    """What `options(errors="miss")` mixes in: what cannot be read is missing."""
 
     __slots__ = ()
 
     def get(self, k: Key, default: Any = None, **how: Any) -> Any:
+        """As `Store.get`; `default` where it would raise for what is stored there."""
         try:
-            return super().get(k, default, **how)
+            return super().get(k, default, **how)  # type: ignore[misc]
         except _unreadable():
             return default
 
     def __getitem__(self, k: Key) -> Any:
         try:
-            return super().__getitem__(k)
+            return super().__getitem__(k)  # type: ignore[misc]
         except _unreadable():
             raise KeyError(k) from None
 
     def __contains__(self, k: object) -> bool:
         try:
-            return super().__contains__(k)
+            return super().__contains__(k)  # type: ignore[misc,no-any-return]
         except _unreadable():
             return False
+
+
+class MissStore(Misses, Store):
+    """A view made by `options(errors="miss")`."""
+
+    __slots__ = ()
+
+
+def store_class(hub: Hub, misses: bool) -> type[Store]:
+    """The class of Store objects over this hub."""
+    if hub.options.readonly:
+        from annapy import readonly
+        return readonly.ReadOnlyMissStore if misses else readonly.ReadOnlyStore
+    return MissStore if misses else Store
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
