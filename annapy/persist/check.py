@@ -4,7 +4,7 @@ Owns     nothing: one read transaction over the whole store, and the report.
 Callers  `annapy check`, backup and restore, and the opening of small stores.
 
     pages       the trees' structure, through a descriptor (see pages): before anything is mapped
-    cells       form, fold, checksum over key and cell, the cell's canonical form
+    cells       fold, checksum over key and cell, the cell's canonical form
     chunks      every manifest adds up, every chunk is there, none is left over
     deadlines   both rows of every deadline, and no others
     meta        checksums of the rows, the live count
@@ -24,18 +24,17 @@ from annapy.persist.env import DATA, Environment, lmdb_module, read_row
 from annapy.persist.faults import translate
 from annapy.persist.reader import assemble
 from annapy.persist.records import (
-    FOLDED_SIZE,
-    FORM_CHUNKED,
+    CHUNKED_SIZE,
     Manifest,
     chunk_key,
     chunked_size,
     due_key,
     fold,
-    long_key,
     parse_due_key,
     record_body,
     ttl_key,
     unpack_deadline,
+    whole_key,
 )
 from annapy.persist.recover import read_identity, read_state
 
@@ -192,16 +191,16 @@ class _Contents:
             self.progress(self.done, self.total)
 
     def _cell(self, row: bytes, value: bytes) -> None:
-        form, body = record_body(value)
-        whole = long_key(value)
-        if (whole is not None) != (len(row) == FOLDED_SIZE) or (whole and fold(whole) != row):
+        whole = whole_key(row, value)
+        body = record_body(row, value)
+        if fold(whole) != row:
             raise CorruptCellError("it is filed under another key's name")
-        if form & FORM_CHUNKED:
+        if len(body) == CHUNKED_SIZE:
             self.report.chunked += 1
             body = assemble(self.env, self.txn, row, chunked_size(body))
             manifest = self.txn.get(chunk_key(row, 0), db=self.env.chunks)
             self.expected_chunks += 1 + len(Manifest.decode(manifest).chunks)
-        state, _, deadline_ms, empty = self.inspect(whole or row, body)
+        state, _, deadline_ms, empty = self.inspect(whole, body)
         if state:
             raise CorruptCellError(
                 "its checksum is wrong" if state == 1 else "its cell is not canonical"
@@ -211,14 +210,14 @@ class _Contents:
         if deadline_ms:
             self._cell_deadline(row, whole, deadline_ms)
 
-    def _cell_deadline(self, row: bytes, whole: bytes | None, deadline_ms: int) -> None:
+    def _cell_deadline(self, row: bytes, whole: bytes, deadline_ms: int) -> None:
         tree = self.env.deadlines
         self.report.deadlines += 1
         by_key = self.txn.get(ttl_key(row), db=tree)
         by_time = self.txn.get(due_key(deadline_ms, row), db=tree)
         if by_key is None or unpack_deadline(by_key) != deadline_ms or by_time is None:
             raise CorruptCellError(f"its deadline {deadline_ms} is not in the index")
-        if by_time != (whole or b""):
+        if by_time != (b"" if whole == row else whole):
             raise CorruptCellError("the index of deadlines names another key")
         self.due += 1
 
@@ -235,7 +234,7 @@ class _Contents:
     def _chunk_belongs(self, folded: bytes, number: int) -> bool:
         cell = self.txn.get(folded, db=self.env.cells)
         manifest = self.txn.get(chunk_key(folded, 0), db=self.env.chunks)
-        if not cell or not cell[0] & FORM_CHUNKED or manifest is None:
+        if cell is None or len(record_body(folded, cell)) != CHUNKED_SIZE or manifest is None:
             return False
         try:
             chunks = Manifest.decode(manifest).chunks
@@ -260,10 +259,10 @@ class _Contents:
                 )
 
     def _deadline_of(self, row: bytes, value: bytes) -> int:
-        form, body = record_body(value)
-        if form & FORM_CHUNKED:
+        body = record_body(row, value)
+        if len(body) == CHUNKED_SIZE:
             body = assemble(self.env, self.txn, row, chunked_size(body))
-        return int(self.inspect(long_key(value) or row, body)[2])
+        return int(self.inspect(whole_key(row, value), body)[2])
 
     def _meta(self) -> None:
         read_identity(self.txn)

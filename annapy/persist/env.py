@@ -4,7 +4,7 @@ Owns     DIR/data.mdb and DIR/lock.mdb, the trees in it, the process's open envi
 Callers  persister (writes), reader (cold reads), check, backup.
 
     main        meta rows (records.seal): annapy (format), identity, state, options
-    cells       folded stored key -> form, record
+    cells       folded stored key -> record (behind the whole key, if folded), or its size
     chunks      folded stored key, u32 -> a manifest (0) or a chunk of a large record
     deadlines   0, u64 deadline, folded key -> whole key if folded · 1, folded key -> u64 deadline
 

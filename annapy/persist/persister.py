@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from annapy.persist.check import Report
+
 __all__ = ["Persister"]
 
 COMMIT_EVERY_S = 0.010
@@ -73,6 +75,7 @@ class Persister:
         self.page = self._reader.page
         self.expired = self._reader.expired
         self.count = self._reader.count
+        self.stored_keys = self._reader.stored_keys
         self.path = env.path
         self.readonly = owner is None
         self.created = created
@@ -183,15 +186,16 @@ class Persister:
         self._commit_every_s = commit_every_s
 
     def set_options(self, options: bytes) -> None:
-        """Replace the store's own meta row; it goes with the next commit."""
-        self._refuse_readonly()
-        self.options = options
-        self._pending[b"options"] = options
-        self.wake()
-
-    def _refuse_readonly(self) -> None:
+        """Replace the store's own meta row; it goes with the next commit, or with closing."""
         if self.readonly:
             raise ReadOnlyError(f"{self.path!r} was opened with readonly=True")
+        self.options = options
+        self._pending[b"options"] = options
+
+    def limit(self, disk_capacity: int | None, commit_every_s: float) -> None:
+        """Change what `open` was told, once the store knows better; from the next commit on."""
+        self._capacity = disk_capacity
+        self._commit_every_s = commit_every_s
 
     # --- committing -------------------------------------------------------------------------
 
@@ -385,6 +389,15 @@ class Persister:
             "incarnation": self.identity.incarnation,
             "continues": self.continues,
         }
+
+    def backup(
+        self, path: str, progress: Callable[[int, int], None] | None = None
+    ) -> Report:
+        """Commit, then write a verified copy of the store to the new file `path`; see backup."""
+        from annapy.persist.backup import backup
+
+        self.sync()
+        return backup(self._env, path, progress)
 
     def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
         """Commit what is pending, then let go of everything. Again is fine.

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 from annapy.errors import AnnapyError, CorruptCellError
 from annapy.persist.faults import translate
 from annapy.persist.records import (
+    CHUNKED_SIZE,
     FOLDED_SIZE,
-    FORM_CHUNKED,
     KEY_MAX,
     PREFIX_SIZE,
     Manifest,
     chunk_key,
     chunked_size,
     fold,
-    long_key,
     parse_due_key,
     record_body,
+    whole_key,
 )
 from annapy.persist.recover import read_state
 
@@ -79,12 +79,12 @@ class Reader:
         env = self._env
         try:
             with env.begin(env.cells) as txn:
-                value: bytes | None = txn.get(key if len(key) <= KEY_MAX else fold(key))
-                if value is None:
-                    return None
-                if value[:1] == b"\0":
-                    return value[1:]
-                return self._odd(txn, key, value)
+                if len(key) > KEY_MAX:
+                    return self._look_up(txn, key)
+                value: bytes | None = txn.get(key)
+                if value is not None and len(value) == CHUNKED_SIZE:
+                    return self._look_up(txn, key)
+                return value
         except AnnapyError:
             raise
         except Exception as error:
@@ -95,21 +95,21 @@ class Reader:
         env = self._env
         try:
             with env.begin(env.cells) as txn:
-                value = txn.get(fold(key))
-                return None if value is None else self._odd(txn, key, value)
+                return self._look_up(txn, key)
         except AnnapyError:
             raise
         except Exception:
             raise translate(error, env.path, "reading") from error
 
-    def _odd(self, txn: Any, key: bytes, value: bytes) -> bytes | None:
-        """A record that is folded, chunked or damaged."""
-        form, body = record_body(value)
-        whole = long_key(value)
-        if whole is not None and whole != key:
+    def _look_up(self, txn: Any, key: bytes) -> bytes | None:
+        """The record of any key, also where it is folded or chunked."""
+        folded = fold(key)
+        value = txn.get(folded)
+        if value is None or whole_key(folded, value) != key:
             return None
-        if form & FORM_CHUNKED:
-            return assemble(self._env, txn, fold(key), chunked_size(body))
+        body = record_body(folded, value)
+        if len(body) == CHUNKED_SIZE:
+            return assemble(self._env, txn, folded, chunked_size(body))
         return body
 
     def count(self) -> int:
@@ -165,12 +165,38 @@ class Reader:
         except Exception as error:
             raise translate(error, env.path, "scanning") from error
 
+    def stored_keys(
+        self, after: bytes | None = None, limit: int = PAGE_ROWS
+    ) -> tuple[list[bytes], bytes | None]:
+        """A page of the stored keys of all namespaces, in no order, and where to go on (None: end).
+
+        For whoever needs all of them cheaply: the filter over cold keys.
+        """
+        env = self._env
+        found: list[bytes] = []
+        try:
+            with env.begin(env.cells) as txn:
+                cursor = txn.cursor()
+                row: bytes = b"" if after is None else after
+                more = cursor.set_range(row + b"\0") if row else cursor.first()
+                while more:
+                    if len(found) >= limit:
+                        return found, row
+                    row = cursor.key()
+                    found.append(row if len(row) < FOLDED_SIZE else whole_key(row, cursor.value()))
+                    more = cursor.next()
+        except AnnapyError:
+            raise
+        except Exception as error:
+            raise translate(error, env.path, "listing keys") from error
+        return found, None
+
     # --- deadlines --------------------------------------------------------------------------
 
-    def expired(self, now_ms: int, limit: int = PAGE_ROWS) -> list[tuple[bytes, int]]:
-        """(stored key, deadline in ms) of what was due at `now_ms`, earliest first."""
+    def expired(self, now_ms: int, limit: int = PAGE_ROWS) -> list[bytes]:
+        """Stored keys whose deadline, as committed, had passed at `now_ms`, earliest first."""
         env = self._env
-        found: list[tuple[bytes, int]] = []
+        found: list[bytes] = []
         try:
             with env.begin(env.deadlines) as txn:
                 cursor = txn.cursor()
@@ -182,7 +208,7 @@ class Reader:
                     deadline_ms, folded = parse_due_key(row)
                     if deadline_ms > now_ms:
                         break
-                    found.append((cursor.value() or folded, deadline_ms))
+                    found.append(cursor.value() or folded)
                     more = cursor.next()
         except AnnapyError:
             raise
@@ -271,8 +297,8 @@ class _Page:
             row = self.cursor.key()
             if row[:PREFIX_SIZE] != group:
                 return
-            whole = row if len(row) < FOLDED_SIZE else long_key(self.cursor.value())
-            if whole is not None and self.low <= whole < self.high:
+            whole = row if len(row) < FOLDED_SIZE else whole_key(row, self.cursor.value())
+            if self.low <= whole < self.high:
                 yield whole, row
             more = step()
 
@@ -280,8 +306,8 @@ class _Page:
         if not self.values:
             self.rows.append((whole[4:], None))
             return
-        form, body = record_body(value)
-        if form & FORM_CHUNKED:
+        body = record_body(folded, value)
+        if len(body) == CHUNKED_SIZE:
             body = assemble(self.env, self.txn, folded, chunked_size(body))
         self.bytes_left -= len(body)
         self.rows.append((whole[4:], body))

@@ -8,6 +8,7 @@ Invariants
     len(key) <= KEY_MAX  <=>  fold(key) == key    and then key order is LMDB's order
     len(fold(key)) == FOLDED_SIZE <=> folded      nobody can choose a key that looks like another
     a folded key's record holds the whole key     a digest is never trusted to be the key
+    a value of CHUNKED_SIZE announces chunks      CHUNKED_SIZE < RECORD_SIZE_MIN
     every meta row carries a checksum             cells carry the engine's own
 """
 from __future__ import annotations
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "CHUNKED_SIZE",
     "CHUNK_SIZE",
     "FOLDED_SIZE",
-    "FORM_CHUNKED",
-    "FORM_LONG",
     "HEAD_SIZE",
     "KEY_MAX",
     "PLAIN_MAX",
@@ -38,7 +38,6 @@ __all__ = [
     "encode_chunked",
     "encode_record",
     "fold",
-    "long_key",
     "pack_deadline",
     "pack_u64s",
     "parse_due_key",
@@ -48,6 +47,7 @@ __all__ = [
     "unpack_deadline",
     "unpack_u64s",
     "unseal",
+    "whole_key",
 ]
 
 NAMESPACE_SIZE = 4
@@ -56,9 +56,8 @@ PREFIX_SIZE = 448              # of a longer one this much, then a digest
 DIGEST_SIZE = 32
 FOLDED_SIZE = PREFIX_SIZE + DIGEST_SIZE
 
-FORM_LONG = 1                  # u16 length, the whole stored key: precedes the body
-FORM_CHUNKED = 2               # the body is the u64 size of a record that lies in `chunks`
-FORMS = FORM_LONG | FORM_CHUNKED
+CHUNKED_SIZE = 8               # a record is never that short: it is the u64 size of one in chunks
+RECORD_SIZE_MIN = 12           # checksum and cell header
 
 PAGE_SIZE = 4096
 CHUNK_SIZE = 16 * PAGE_SIZE - 16   # fills 16 pages exactly, LMDB's 16-byte page header included
@@ -84,47 +83,37 @@ def fold(key: bytes) -> bytes:
 
 
 def encode_record(key: bytes, record: bytes) -> bytes:
-    """The value in `cells` of a key whose record is not chunked."""
+    """The value in `cells` of a key whose record is not chunked: that record, for most keys."""
     if len(key) <= KEY_MAX:
-        return b"\0" + record
-    return b"\1" + _u16.pack(len(key)) + key + record
+        return record
+    return _u16.pack(len(key)) + key + record
 
 
 def encode_chunked(key: bytes, size: int) -> bytes:
     """The value in `cells` of a key whose record of `size` bytes lies in `chunks`."""
-    if len(key) <= KEY_MAX:
-        return b"\2" + _u64.pack(size)
-    return b"\3" + _u16.pack(len(key)) + key + _u64.pack(size)
+    return encode_record(key, _u64.pack(size))
 
 
-def long_key(value: bytes) -> bytes | None:
-    """The whole stored key in a value of `cells`; None if its LMDB key is the key."""
-    if not value or value[0] > FORMS:
-        raise CorruptCellError(_form_message(value))
-    if not value[0] & FORM_LONG:
-        return None
-    end = 3 + _u16.unpack_from(value, 1)[0] if len(value) >= 3 else 0
-    if end <= 3 + KEY_MAX or end > len(value):
+def whole_key(row: bytes, value: bytes) -> bytes:
+    """The stored key of a row of `cells`: the row's own, unless that is folded."""
+    if len(row) != FOLDED_SIZE:
+        return row
+    end = 2 + _u16.unpack_from(value)[0] if len(value) > 2 else 0
+    if end <= 2 + KEY_MAX or end > len(value):
         raise CorruptCellError("a record in cells ends before its key does; restore a backup")
-    return value[3:end]
+    return value[2:end]
 
 
-def record_body(value: bytes) -> tuple[int, bytes]:
-    """(form, what follows form and key): the record itself, or the u64 size of a chunked one."""
-    key = long_key(value)
-    return value[0], value[1:] if key is None else value[3 + len(key):]
+def record_body(row: bytes, value: bytes) -> bytes:
+    """What lies in `cells` behind the key: the record, or CHUNKED_SIZE bytes that announce it."""
+    if len(row) != FOLDED_SIZE:
+        return value
+    return value[2 + len(whole_key(row, value)):]
 
 
 def chunked_size(body: bytes) -> int:
-    """The size of the record that a chunked value announces."""
-    if len(body) != 8:
-        raise CorruptCellError("a chunked record in cells has the wrong length; restore a backup")
+    """The size of the record that a body of CHUNKED_SIZE bytes announces."""
     return int(_u64.unpack(body)[0])
-
-
-def _form_message(value: bytes) -> str:
-    found = f"form {value[0]}" if value else "an empty value"
-    return f"a record in cells has {found}, expected 0 to {FORMS}; run `annapy check`"
 
 
 # --- large cells ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ Old manifests and deadlines are looked for only while there are any at all in th
 """
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from annapy.persist.records import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Writer"]
 
+_first = itemgetter(0)
+
 
 class Writer:
     """What the owner remembers between commits so that most of them need no look-ups."""
@@ -57,14 +60,14 @@ class Writer:
     def write(self, txn: Any, cut: Any) -> None:
         """Everything that the cut says, into `txn`. Sorted, so that neighbours share a page."""
         env = self._env
-        puts = cut.puts
-        rows = [
-            (key, b"\0" + record) for key, record in puts
-            if len(key) <= KEY_MAX and len(record) <= PLAIN_MAX
-        ]
+        rows = cut.puts
         large: list[tuple[bytes, bytes]] = []
-        if len(rows) != len(puts):
-            self._odd_rows(puts, rows, large)
+        if [1 for key, record in rows if len(key) > KEY_MAX or len(record) > PLAIN_MAX]:
+            large = [row for row in rows if len(row[1]) > PLAIN_MAX]
+            rows = [
+                (fold(key), encode_record(key, record)) for key, record in rows
+                if len(record) <= PLAIN_MAX
+            ]
         if self.chunk_rows:
             self._drop_chunks(txn, [row[0] for row in rows])
         for key, record in large:
@@ -74,23 +77,12 @@ class Writer:
         if len(rows) == 1:
             txn.put(*rows[0], db=env.cells)
         elif rows:
-            rows.sort()
+            rows.sort(key=_first)
             txn.cursor(env.cells).putmulti(rows)
         if cut.deletes:
             self._delete(txn, cut.deletes)
         if cut.deadlines or self.deadline_rows:
             self._write_deadlines(txn, cut)
-
-    def _odd_rows(
-        self, puts: Iterable[tuple[bytes, bytes]], rows: list[tuple[bytes, bytes]],
-        large: list[tuple[bytes, bytes]],
-    ) -> None:
-        """The rows of long keys; large records apart."""
-        for key, record in puts:
-            if len(record) > PLAIN_MAX:
-                large.append((key, record))
-            elif len(key) > KEY_MAX:
-                rows.append((fold(key), encode_record(key, record)))
 
     def _delete(self, txn: Any, keys: Iterable[bytes]) -> None:
         folded = sorted([fold(key) for key in keys])
