@@ -24,14 +24,18 @@ from annapy._codes import (
     OP_UPDATE,
     REQ_DELETE,
     STAMP_SIZE,
+    TAG_CAUSAL,
     TAG_GCOUNTER,
     TAG_GSET,
     TAG_LWW,
     TAG_MAP,
+    TAG_MULTICAUSAL,
+    TAG_MVREGISTER,
     TAG_ORDERED_SET,
     TAG_ORMAP,
     TAG_ORSET,
     TAG_PNCOUNTER,
+    TAG_PRIORITY,
     TTL_KEEP,
     counted,
     members,
@@ -41,13 +45,13 @@ from annapy.handles import Handle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     Ack = str | int
     OpId = str | bytes
 
-__all__ = ["GSet", "Map", "ORMap", "ORSet", "OrderedSet"]
+__all__ = ["GSet", "Map", "ORMap", "ORSet", "OrderedSet", "present"]
 
 
 class _SetHandle(Handle):
@@ -152,6 +156,35 @@ class OrderedSet(_SetHandle, Sequence):  # type: ignore[type-arg]
         return NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+def present(decode: Callable[[bytes], Any], tag: int, state: bytes) -> Any:
+    """What a reader sees of a state; `decode` is the scope's, which may know how to unpickle."""
+    if tag == TAG_LWW:
+        return decode(state[STAMP_SIZE:])
+    if tag == TAG_PRIORITY:
+        return decode(state[8:]) if state else None
+    if tag in (TAG_MVREGISTER, TAG_CAUSAL, TAG_MULTICAUSAL):
+        from annapy._core.joins_causal import siblings
+        found = siblings(tag, state) if state else []
+        return decode(found[0][2]) if found else None
+    if tag in (TAG_MAP, TAG_ORMAP):
+        return {values.unmember(at): present(decode, inner, nested)
+                for at, inner, nested in _reader(tag).fields(state)} if state else {}
+    from annapy.lattice.base import Lattice
+    return Lattice.from_state(tag, state).value
+
+
+def _reader(tag: int) -> Any:
+    """The module that takes a map's state apart."""
+    if tag == TAG_MAP:
+        from annapy._core import joins_map
+        return joins_map
+    from annapy._core import joins_ormap
+    return joins_ormap
 
 
 # --- maps ---------------------------------------------------------------------------------------
@@ -263,10 +296,7 @@ class _MapHandle(Handle, Factories, MutableMapping):  # type: ignore[type-arg]
         return globals()[name](scope, scope._key(k), *how)
 
     def _present(self, at: bytes, tag: int, state: bytes) -> Any:
-        if tag == TAG_LWW:
-            return self._scope._decode(state[STAMP_SIZE:])
-        from annapy.lattice.base import Lattice
-        value = Lattice.from_state(tag, state).value
+        value = present(self._scope._decode, tag, state)
         if tag in (TAG_PNCOUNTER, TAG_GCOUNTER):
             from annapy.counting import Count
             return Count.read(value, _Fields, self._origin(at))
@@ -278,16 +308,12 @@ class _MapHandle(Handle, Factories, MutableMapping):  # type: ignore[type-arg]
     def _fields(self) -> list[tuple[bytes, int, bytes]]:
         """(encoded field, nested tag, nested state) of each, in order."""
         state = self._state()
-        return self._reader().fields(state) if state else []  # type: ignore[no-any-return]
+        return _reader(self.tag).fields(state) if state else []  # type: ignore[no-any-return]
 
     def _field(self, at: bytes) -> tuple[int, bytes] | None:
         """Nested tag and state of one field."""
         state = self._state()
-        return self._reader().field(state, at) if state else None  # type: ignore[no-any-return]
-
-    def _reader(self) -> Any:
-        """The module that takes a state of this kind apart."""
-        raise NotImplementedError
+        return _reader(self.tag).field(state, at) if state else None  # type: ignore[no-any-return]
 
     def _remove(self, fields: list[bytes], ack: Ack | None, op_id: OpId | None) -> None:
         raise NotImplementedError
@@ -315,10 +341,6 @@ class Map(_MapHandle):
     kind = "map"
     tag = TAG_MAP
 
-    def _reader(self) -> Any:
-        from annapy._core import joins_map
-        return joins_map
-
     def _remove(self, fields: list[bytes], ack: Ack | None, op_id: OpId | None) -> None:
         from annapy.errors import LatticeTypeError
         raise LatticeTypeError(f"fields of map {self.key!r:.60} are never removed: use s.ormap(…) "
@@ -331,10 +353,6 @@ class ORMap(_MapHandle):
     __slots__ = ()
     kind = "ormap"
     tag = TAG_ORMAP
-
-    def _reader(self) -> Any:
-        from annapy._core import joins_ormap
-        return joins_ormap
 
     def discard(self, *fields: Any, ack: Ack | None = None, op_id: OpId | None = None) -> None:
         """Remove fields, in one operation; those that are not there are passed over."""

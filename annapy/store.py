@@ -164,12 +164,12 @@ class Store(StoreCore, Factories):
 
     def _present_other(self, key: bytes, tag: int, state: bytes) -> Any:
         """What `s[k]` gives for a cell that is not a register."""
-        from annapy.lattice.base import Lattice
-        value = Lattice.from_state(tag, state).value
         if tag in (TAG_PNCOUNTER, TAG_GCOUNTER):
+            from annapy._core.face import total
             from annapy.counting import Count
-            return Count.read(value, self.engine, key)
-        return value
+            return Count.read(total(tag, state), self.engine, key)
+        from annapy.containers import present
+        return present(self._decode, tag, state)
 
     def _present_cell(self, key: bytes, cell: bytes) -> Any:
         from annapy._core import face
