@@ -41,6 +41,7 @@ __all__ = [
     "create",
     "lmdb_module",
     "read_row",
+    "refuse_foreign",
     "remove_new",
     "sync_directory",
 ]
@@ -114,11 +115,8 @@ def _check_format(directory: str, row: bytes | None) -> None:
 
 # --- making a store -------------------------------------------------------------------------
 
-def create(directory: str, rows: dict[bytes, bytes]) -> None:
-    """Put a new data.mdb with these meta rows into an empty directory. The caller is its owner.
-
-    Raises FormatError if the directory holds anything that is not annapy's.
-    """
+def refuse_foreign(directory: str) -> list[str]:
+    """The names in a directory without a store; FormatError if one of them is not annapy's."""
     try:
         names = os.listdir(directory)
     except OSError as error:
@@ -129,7 +127,15 @@ def create(directory: str, rows: dict[bytes, bytes]) -> None:
             f"{directory!r} is not a store and not empty ({foreign[0]!r} is in it); "
             "name a new or an empty directory"
         )
-    for name in names:
+    return names
+
+
+def create(directory: str, rows: dict[bytes, bytes]) -> None:
+    """Put a new data.mdb with these meta rows into an empty directory. The caller is its owner.
+
+    Raises FormatError if the directory holds anything that is not annapy's.
+    """
+    for name in refuse_foreign(directory):
         if name.startswith(NEW_PREFIX):
             remove_new(os.path.join(directory, name))    # of a creation that was interrupted
     fresh = os.path.join(directory, f"{NEW_PREFIX}{os.getpid()}")

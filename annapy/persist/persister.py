@@ -31,7 +31,15 @@ from typing import TYPE_CHECKING
 
 from annapy.errors import AckTimeout, AnnapyError, CapacityError, ReadOnlyError
 from annapy.persist import recover
-from annapy.persist.env import DATA, MAP_SIZE, Environment, create, lmdb_module, read_row
+from annapy.persist.env import (
+    DATA,
+    MAP_SIZE,
+    Environment,
+    create,
+    lmdb_module,
+    read_row,
+    refuse_foreign,
+)
 from annapy.persist.faults import translate
 from annapy.persist.owner import Owner
 from annapy.persist.reader import Reader
@@ -120,6 +128,8 @@ class Persister:
             env = Environment.open(directory, readonly=True)
             return cls._finish(env, None, commit_every_s, None, created=False)
         _make_directory(directory)
+        if not os.path.exists(os.path.join(directory, DATA)):
+            refuse_foreign(directory)
         owner = Owner.acquire(directory)
         try:
             created = not os.path.exists(os.path.join(directory, DATA))
@@ -381,7 +391,7 @@ class Persister:
         return {
             **self._counts,
             "last_error": None if self._error is None else str(self._error),
-            "pending": self._dirty,
+            "pending": self._dirty or self._committer != 0,
             "last_commit_s": self._commit_s,
             "live": self.state.live,
             "file_bytes": self._env.file_bytes(),
