@@ -57,7 +57,7 @@ from annapy._core.codec cimport (
     cursor, load_u64, span, span_equal, span_of_bytes,
 )
 from annapy._core.dotted cimport (
-    DotStore, Minter, dots_valid, dotted_is_empty, dotted_join, dotted_mutate, dotted_of,
+    DotStore, Minter, dot_seen, dots_valid, dotted_is_empty, dotted_join, dotted_mutate, dotted_of,
     dotted_open, dotted_register, dotted_verify, list_dots, list_join, minter_dot, minter_drop,
     store_empty, store_mutate, store_open,
 )
@@ -270,7 +270,7 @@ cdef int payload_dots(Span payload, Buf* dots) noexcept nogil:
 
 cdef struct Contexts:
     const Context* of[2]
-    Buf store                    # scratch: one facet's
+    Buf store                    # scratch: one facet's store, or one field's dots
 
 
 cdef int facet_join(Contexts* k, uint8_t tag, Span a, Span b, Buf* payload) noexcept nogil:
@@ -333,15 +333,21 @@ cdef int entries_verify(uint8_t tag, Span store, const Context* context, int dep
 
 
 cdef int entries_only(void* self, int side, const Entry* e, Buf* payload) noexcept nogil:
+    """Mostly the other side has seen none of the field's dots, or all: then nothing is rebuilt."""
     cdef Contexts* k = <Contexts*>self
     cdef Span none = span(NULL, 0)
-    cdef int status = payload_join(k, none if side else e.payload, e.payload if side else none,
-                                   payload)
+    cdef size_t at, gone = 0
+    cdef int status
+    buf_clear(&k.store)
+    status = payload_dots(e.payload, &k.store)
     if status != OK:
         return status
-    if span_equal(span(payload.ptr, payload.len), e.payload):
-        return KEEP
-    return REPLACE if payload.len else DROP
+    for at in range(k.store.len // DOT_SIZE):
+        gone += dot_seen(k.of[1 - side], k.store.ptr + at * DOT_SIZE)
+    if gone == 0 or gone * DOT_SIZE == k.store.len:
+        return DROP if gone else KEEP
+    status = payload_join(k, none if side else e.payload, e.payload if side else none, payload)
+    return REPLACE if status == OK else status
 
 
 cdef int entries_both(void* self, const Entry* a, const Entry* b, Buf* payload) noexcept nogil:
