@@ -419,6 +419,7 @@ class AsyncWatch:
         switchboard.listen(ring)
         try:
             while not plain.over:
+                switchboard.look()
                 event = plain._take()
                 if event is not None:
                     return event

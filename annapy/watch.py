@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Event", "Watch"]
 
 EVENTS_MAX = 4096
+_CAUSES = {"expire": "ttl", "evict": "capacity"}    # where the engine names none
 
 
 class Event:
     """One change of one key.
 
     kind    "set", "merge", "delete", "expire", "evict", or "gap": events were lost to slowness
-    cause   what brought it about, such as "local" or "ttl"
+    cause   "local", "ttl", "capacity" or "overrun": what brought it about
     key     None for a gap
     """
 
@@ -66,15 +67,22 @@ class Event:
 class Switchboard:
     """Wakes the watchers of one engine. Made with the first watch of a store."""
 
-    __slots__ = ("_condition", "_engine", "_listeners", "_round")
+    __slots__ = ("_condition", "_engine", "_listeners", "_round", "_rung")
 
     def __init__(self, engine: Any) -> None:
         from threading import Condition
         self._engine = engine
         self._condition = Condition()
         self._round = 0
+        self._rung = False
         self._listeners: list[Any] = []
-        engine.on_event = self.ring
+        engine.on_event = self.changed
+
+    def changed(self) -> None:
+        """What the engine calls after each change: rings once between two looks, then is free."""
+        if not self._rung:
+            self._rung = True
+            self.ring()
 
     def ring(self) -> None:
         """Something changed, or somebody is to stop waiting."""
@@ -85,13 +93,13 @@ class Switchboard:
         for listener in listeners:
             listener()
 
-    @property
-    def round(self) -> int:
-        """Changes whenever there may be something new; read it before polling."""
+    def look(self) -> int:
+        """The number of the present round, from which a wait starts: call it before polling."""
+        self._rung = False
         return self._round
 
     def wait(self, since: int, timeout: float | None) -> bool:
-        """Until `round` differs from `since`; False if the time ran out."""
+        """Until a later round than `since`; False if the time ran out."""
         with self._condition:
             return self._condition.wait_for(lambda: self._round != since, timeout)
 
@@ -129,7 +137,7 @@ class Watch:
         if self._id is None:
             self._store._check_open()
             self._switchboard = self._store._hub.switchboard()
-            self._id = self._store.engine.watch_open(self._prefix, EVENTS_MAX)
+            self._id = self._store.engine.watch_open(self._prefix)
 
     def close(self) -> None:
         """Stop; an iteration that waits in another thread ends."""
@@ -145,7 +153,8 @@ class Watch:
             return []
         raw, gap = self._store.engine.watch_poll(self._id, EVENTS_MAX)
         events = [Event(None, "gap", "overrun")] if gap else []
-        events += [Event(self._store._user_key(key), kind, cause) for key, kind, cause in raw]
+        events += [Event(self._store._user_key(key), kind, cause or _CAUSES.get(kind, "local"))
+                   for key, kind, cause in raw]
         return events
 
     def _take(self) -> Event | None:
@@ -175,7 +184,7 @@ class Watch:
         if switchboard is None:
             raise RuntimeError("watch inside its `with` block, or iterate over it")
         while not self.over:
-            since = switchboard.round
+            since = switchboard.look()
             event = self._take()
             if event is not None:
                 return event

@@ -626,7 +626,7 @@ cdef class Engine:
                 if step < EXPIRE_SLICE:
                     break
         if self.backing is not None and not self.foreign:
-            for stored, _ in self.backing.expired(now, max(0, limit - <int>done)):
+            for stored in self.backing.expired(now, max(0, limit - <int>done)):
                 key = bytes(stored)
                 self.prepare(&request, <const uint8_t*><const char*>key + 4, len(key) - 4,
                              int.from_bytes(key[:4], "big"))
