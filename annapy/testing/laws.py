@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from random import Random
     from typing import Any, NoReturn
 
+    import hypothesis
     from hypothesis import strategies as st
 
 __all__ = ["CONCURRENT_SHARE_MIN", "LawBroken", "Report", "campaign", "check_lattice"]
@@ -320,7 +321,7 @@ def check_lattice(
     return report
 
 
-def _settings(max_examples: int | None) -> Any:
+def _settings(max_examples: int | None) -> hypothesis.settings:
     """The active Hypothesis profile, without a deadline or a database of a library's test."""
     from hypothesis import HealthCheck, settings
 
