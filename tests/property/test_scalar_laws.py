@@ -44,19 +44,18 @@ def test_laws_by_campaign(kind: str) -> None:
 
 @each
 def test_all_triples_of_a_small_world(kind: str) -> None:
-    """Every three of the states that a dozen operations lead to: 1,728 triples or more."""
+    """Every three of the states that a dozen operations lead to: 1,728 triples."""
     tag, rng = face.TAGS[kind], random.Random(kind)
     world = {b""}
-    while len(world) < 12:
-        for _ in range(4):
-            base = rng.choice(sorted(world))
-            code, arg, stamp = operation(tag, rng, base)
-            # An actor mints from one state only: its own are those that it is the last to touch.
-            delta = face.mutate(tag, base, code, arg, rng.getrandbits(40) | 1, stamp)
-            world |= {delta, face.join(tag, base, delta)}
-        if kind == "flag":
+    for _ in range(200):  # a flag has two states, and never a dozen
+        if len(world) >= 12:
             break
-    for a, b, c in itertools.product(sorted(world)[:14], repeat=3):
+        base = rng.choice(sorted(world))
+        code, arg, stamp = operation(tag, rng, base)
+        # A fresh actor each: one that minted from two states could mint one dot twice.
+        delta = face.mutate(tag, base, code, arg, rng.getrandbits(40) | 1, stamp)
+        world |= {delta, face.join(tag, base, delta)}
+    for a, b, c in itertools.product(sorted(world)[:12], repeat=3):
         ab = face.join(tag, a, b)
         assert ab == face.join(tag, b, a)
         assert face.join(tag, ab, c) == face.join(tag, a, face.join(tag, b, c))
