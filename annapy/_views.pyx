@@ -23,7 +23,9 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from annapy._core.codec cimport OK, Buf, Cursor, buf_free, buf_init, buf_reserve, cur_left, cursor, span
+from annapy._core.codec cimport (
+    OK, Buf, Cursor, buf_free, buf_init, buf_reserve, cur_left, cursor, span,
+)
 from annapy._core.joins_array cimport (
     ARRAY_BYTES_MAX, ARRAY_NDIM_MAX, DT_BFLOAT, DT_BOOL, DT_COMPLEX, DT_FLOAT, DT_INT, DT_UINT,
     Array, array_dim, array_header_parse, array_header_store, array_parse, dtype_known,

@@ -687,8 +687,9 @@ cdef object get_member(const uint8_t* p, size_t n):
         return as_str(p + 1, n - 1)
     if p[0] == M_BYTES:
         return PyBytes_FromStringAndSize(<const char*>p + 1, n - 1)
-    if M_NUMBER < p[0] < M_NUMBER + 8 and n + M_NUMBER == <size_t>p[0] + 2 and p[1] and not p[n - 1]:
-        return <int64_t>load_be(p + 1, n - 2)
+    if M_NUMBER < p[0] < M_NUMBER + 8 and n + M_NUMBER == <size_t>p[0] + 2:
+        if p[1] and not p[n - 1]:           # a positive integer in its canonical form
+            return <int64_t>load_be(p + 1, n - 2)
     try:
         x = get_any(&c, 0, False)
     except (ValueError, OverflowError, ArithmeticError, TypeError) as error:

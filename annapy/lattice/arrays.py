@@ -52,7 +52,9 @@ class _Array(CellLattice):
     _head: bytes
     _dtypes: ClassVar[str]
 
-    def __new__(cls, shape: int | Sequence[int] | None = None, dtype: DTypeLike = "float64") -> Self:
+    def __new__(
+        cls, shape: int | Sequence[int] | None = None, dtype: DTypeLike = "float64"
+    ) -> Self:
         """The bottom; given a shape, one that accepts only that shape and dtype."""
         self = super().__new__(cls)
         self._head = b"" if shape is None else header(shape, dtype)
@@ -84,7 +86,7 @@ class _Array(CellLattice):
             )
         if describe(head).split()[0] not in self._dtypes.split():
             raise ValueError(
-                f"{self.kind}: takes {self._dtypes}, found {describe(head)}: convert the array first"
+                f"{self.kind}: takes {self._dtypes}, found {describe(head)}: convert it first"
             )
         return packed
 
