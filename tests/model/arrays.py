@@ -66,7 +66,7 @@ class MaxTwin:
     def __init__(self, state: bytes = b"") -> None:
         self.state = state
         if state:
-            _, dtype, numbers = read_array(state)
+            _, _, numbers = read_array(state)
             for x in numbers:
                 if x != x or (x == 0 and math.copysign(1, x) < 0):
                     raise Corrupt("number")
@@ -78,7 +78,7 @@ class MaxTwin:
         head2, _, theirs = read_array(other.state)
         if head != head2:
             return self if head > head2 else other
-        greatest = [x if x >= y else y for x, y in zip(mine, theirs)]
+        greatest = [max(x, y) for x, y in zip(mine, theirs, strict=True)]
         return MaxTwin(head + array_bytes(dtype, (), greatest)[8:])
 
     def observe(self, arg: bytes) -> MaxTwin:
@@ -137,7 +137,7 @@ class SumTwin:
         after = SumTwin()
         after.head, after.dtype, after.n = head, dtype, len(numbers)
         version, mine = self.entries.get(actor, (0, [0] * len(numbers)))
-        total = [x + y for x, y in zip(mine, tidy(numbers))]
+        total = [x + y for x, y in zip(mine, tidy(numbers), strict=True)]
         after.entries[actor] = version + 1, rounded(dtype, total)
         return self.join(after)
 
@@ -147,7 +147,7 @@ class SumTwin:
             if total is None:
                 total = numbers
             else:
-                total = rounded(self.dtype, [x + y for x, y in zip(total, numbers)])
+                total = rounded(self.dtype, [x + y for x, y in zip(total, numbers, strict=True)])
         return total or []
 
 

@@ -129,7 +129,8 @@ def read_clock(r: Reader, is_time: bool) -> dt.datetime | dt.time:
     tz = read_zone(r, flags >> 1)
     if us < 0 or (is_time and us >= DAY):
         raise Corrupt("clock")
-    x = (dt.datetime.min + us * US).replace(tzinfo=tz, fold=flags & 1)
+    first = dt.datetime(1, 1, 1)  # noqa: DTZ001  the wall clock, whatever the zone
+    x = (first + us * US).replace(tzinfo=tz, fold=flags & 1)
     return x.timetz() if is_time else x
 
 

@@ -92,7 +92,7 @@ def histories(draw: Any, tag: int) -> tuple[list[bytes], list[Any], list[bytes]]
 def test_history_equals_twin(tag: int, data: Any) -> None:
     states, twins, deltas = data.draw(histories(tag))
     whole, model = b"", twins[0]
-    for state, other in zip(states, twins):
+    for state, other in zip(states, twins, strict=True):
         face.verify(tag, state)
         whole, model = face.join(tag, whole, state), model.join(other)
     assert whole == model.state
@@ -160,7 +160,8 @@ def test_sum_is_exact_and_everywhere_the_same(data: Any) -> None:
 
 def sum_of(model: twin.SumTwin) -> list[Any]:
     if model.dtype[0] == 0 and model.entries:
-        exact = [sum(column) for column in zip(*(x for _, x in model.entries.values()))]
+        rows = [numbers for _, numbers in model.entries.values()]
+        exact = [sum(column) for column in zip(*rows, strict=True)]
         return twin.rounded(model.dtype, exact)
     return model.value()
 
@@ -174,21 +175,28 @@ def test_data_starts_at_a_multiple_of_eight() -> None:
 def test_faces() -> None:
     numpy = pytest.importorskip("numpy")
     a = MaxArray((2,), "float16").observe([1, -0.0])
-    assert a.value.tolist() == [1, 0] and str(a.value[1]) == "0.0" and not a.value.flags.writeable
-    assert MaxArray.decode(bytes(a)) == a and a == a | a.delta_observe([0.5, -1])
-    assert a.delta_observe([0.5, -1]) == MaxArray() and MaxArray().value is None
+    assert a.value.tolist() == [1, 0]
+    assert str(a.value[1]) == "0.0"
+    assert not a.value.flags.writeable
+    assert MaxArray.decode(bytes(a)) == a
+    assert a == a | a.delta_observe([0.5, -1])
+    assert a.delta_observe([0.5, -1]) == MaxArray()
+    assert MaxArray().value is None
     s = SumArray((2, 2), "int64")
-    assert s.value.tolist() == [[0, 0], [0, 0]] and SumArray().value is None
+    assert s.value.tolist() == [[0, 0], [0, 0]]
+    assert SumArray().value is None
     s = s.add(numpy.eye(2, dtype="int64"), actor="a").add([[1, 2], [3, 4]], actor="b")
-    assert s.value.tolist() == [[2, 2], [3, 5]] and sorted(s.versions.values()) == [1, 1]
-    assert s.shape == (2, 2) and s.dtype == numpy.int64
+    assert s.value.tolist() == [[2, 2], [3, 5]]
+    assert sorted(s.versions.values()) == [1, 1]
+    assert s.shape == (2, 2)
+    assert s.dtype == numpy.int64
     change = s.delta_add([[0, 0], [0, 0]], actor="c")
     assert s.add([[0, 0], [0, 0]], actor="c") == s | change != s
     fortran = numpy.asfortranarray(numpy.arange(4, dtype=">i8").reshape(2, 2))
     assert SumArray().add(fortran, actor=1).value.tolist() == [[0, 1], [2, 3]]
 
 
-@pytest.mark.parametrize("make, error, match", [
+@pytest.mark.parametrize(("make", "error", "match"), [
     (lambda: MaxArray((2,)).observe([1.0]), ValueError, "expected float64 of shape .2,."),
     (lambda: MaxArray().observe([1.5]).observe([1]).observe([[2]]), ValueError, "shape"),
     (lambda: MaxArray().observe([float("nan")]), ValueError, "NaN"),

@@ -49,11 +49,14 @@ def test_roundtrip_of_any_layout(a: Any, layout: int) -> None:
     a = [a, a.T, a[::-1] if a.ndim else a, a[..., ::2] if a.ndim else a][layout]
     data = values.encode(a)
     back = values.decode(data)
-    assert same(a, back) and back.flags.writeable and back.flags.c_contiguous
+    assert same(a, back)
+    assert back.flags.writeable
+    assert back.flags.c_contiguous
     assert values.encode(back) == data
     assert same(a, values.decode(values.encode([a]))[0])
     view = _views.unpack(data[4:])
-    assert same(a, view) and not view.flags.writeable
+    assert same(a, view)
+    assert not view.flags.writeable
 
 
 @given(arrays.filter(lambda a: a.dtype.isnative), st.integers(0, 2))
@@ -81,7 +84,8 @@ def test_broken_bytes(a: Any, data: Any) -> None:
 def test_scalars_keep_their_type(name: str) -> None:
     x = np.ones(1, name)[0]
     back = values.decode(values.encode(x))
-    assert type(back) is type(x) and back == x
+    assert type(back) is type(x)
+    assert back == x
     assert values.decode(values.encode(np.str_("a"))) == "a"
 
 
@@ -96,7 +100,7 @@ def test_other_buffers() -> None:
         assert same(expected, values.decode(values.encode(x)))
 
 
-@pytest.mark.parametrize("x, match", [
+@pytest.mark.parametrize(("x", "match"), [
     (np.array([object()]), "dtype object"),
     (np.array(["a"]), "dtype <U1"),
     (np.zeros(2, [("a", "i4")]), r"dtype \[\('a'"),
@@ -116,7 +120,8 @@ def test_refused(x: Any, match: str) -> None:
 def test_pickle_takes_what_is_refused() -> None:
     for x in (np.array(["a"]), np.zeros(2, [("a", "i4")]), np.datetime64(1, "s")):
         back = values.decode(values.encode(x, allow_pickle=True), allow_pickle=True)
-        assert (back == x).all() and type(back) is type(x)
+        assert (back == x).all()
+        assert type(back) is type(x)
 
 
 def test_bools_are_zero_or_one() -> None:
@@ -138,7 +143,8 @@ def test_views_keep_their_owner() -> None:
     part = view[1]
     del owner, view
     gc.collect()
-    assert gone() is not None and part.tolist() == [3, 4, 5]
+    assert gone() is not None
+    assert part.tolist() == [3, 4, 5]
     with pytest.raises(ValueError, match="read-only"):
         part[0] = 1
     del part
@@ -157,8 +163,10 @@ def bfloat16(numbers: list[int], shape: tuple[int, ...]) -> bytes:
 def test_a_dtype_that_numpy_lacks() -> None:
     data = bfloat16([0x3F80, 0x4000], (2, 1))
     t = values.decode(data)
-    assert repr(t) == "Tensor(dtype='bfloat16', shape=(2, 1))" and t.nbytes == 4
-    assert values.encode(t) == data and pickle.loads(pickle.dumps(t)) == t
+    assert repr(t) == "Tensor(dtype='bfloat16', shape=(2, 1))"
+    assert t.nbytes == 4
+    assert values.encode(t) == data
+    assert pickle.loads(pickle.dumps(t)) == t
     assert t.__dlpack_device__() == (1, 0)
     capsule = t.__dlpack__()
     gone = weakref.ref(t) if hasattr(t, "__weakref__") else None
@@ -166,7 +174,8 @@ def test_a_dtype_that_numpy_lacks() -> None:
     gc.collect()
     assert gone is None or gone() is None
     over = _views.unpack(data[4:])
-    assert over == values.decode(data) and over.tobytes() == data[-4:]
+    assert over == values.decode(data)
+    assert over.tobytes() == data[-4:]
     with pytest.raises(BufferError):
         over.__dlpack__(stream=1)
     with pytest.raises(ValueError, match="other than"):
@@ -177,4 +186,5 @@ def test_ml_dtypes() -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     x = np.arange(4).astype(ml_dtypes.bfloat16).reshape(2, 2).T
     t = values.decode(values.encode(x))
-    assert (np.asarray(t) == x).all() and t.dtype == "bfloat16"
+    assert (np.asarray(t) == x).all()
+    assert t.dtype == "bfloat16"

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import datetime as dt
 import enum
 import subprocess
@@ -33,8 +34,7 @@ def test_equals_twin_and_comes_back(x: Any) -> None:
     back = values.decode(data)
     assert type(back) is type(x)
     assert values.encode(back) == data
-    if x == x and "nan" not in repr(x).lower():
-        assert back == x
+    assert "nan" in repr(x).lower() or back == x  # to compare a signalling NaN would raise
 
 
 @given(strategies.values, st.data())
@@ -51,10 +51,8 @@ def test_junk(junk: bytes) -> None:
 
 def judge(data: bytes) -> None:
     if b"\x30" in data or b"\x31" in data or b"\x40" in data:  # arrays, pickles: not the twin's
-        try:
+        with contextlib.suppress(CorruptCellError, SerializationError):
             values.decode(data)
-        except (CorruptCellError, SerializationError):
-            pass
         return
     try:
         expected = twin.decode(data)
@@ -91,7 +89,8 @@ def test_subclasses_become_their_base() -> None:
                     (Counter("aab"), {"a": 2, "b": 1})]:
         expected = {"b": 2, "a": 1} if base is None else base
         back = values.decode(values.encode(x))
-        assert back == expected and type(back) is type(expected)
+        assert back == expected
+        assert type(back) is type(expected)
     assert list(values.decode(values.encode(ordered))) == ["b", "a"]
 
 
@@ -175,10 +174,12 @@ def test_other_buffers() -> None:
 def test_imports_nothing_until_it_is_met() -> None:
     code = (
         "import sys; from annapy import values as v\n"
-        "v.decode(v.encode({'a': [1, 2.5, 'x', b'y', None, (1 << 80,), {3}]})); v.member(('a', 1))\n"
+        "v.decode(v.encode({'a': [1, 2.5, 'x', b'y', None, (1 << 80,), {3}]}))\n"
+        "v.member(('a', 1))\n"
         "print([m for m in ('numpy', 'datetime', 'decimal', 'uuid', 'pickle', 'typing', 'enum')"
         " if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path = {sys.path}\n{code}"],
-                          capture_output=True, text=True, check=True)
+    code = f"import sys; sys.path = {sys.path}\n{code}"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True,
+                          check=True)
     assert done.stdout.strip() == "[]", done.stdout

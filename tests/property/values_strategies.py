@@ -43,9 +43,9 @@ numbers: Any = st.one_of(
     decimals,
     st.floats(allow_nan=False).map(Decimal), st.floats(0, 2).map(lambda x: Decimal(x) + 1),
 )
-datetimes = st.builds(lambda x, f: x.replace(fold=f), st.datetimes(timezones=zones), st.integers(0, 1))
-times = st.builds(lambda x, tz, f: x.replace(tzinfo=tz, fold=f), st.times(), zones,
-                  st.integers(0, 1))
+folds = st.integers(0, 1)
+datetimes = st.builds(lambda x, f: x.replace(fold=f), st.datetimes(timezones=zones), folds)
+times = st.builds(lambda x, tz, f: x.replace(tzinfo=tz, fold=f), st.times(), zones, folds)
 scalars: Any = st.one_of(
     st.none(), numbers, st.floats(), st.decimals(), st.complex_numbers(), texts,
     st.binary(max_size=12), st.dates(), datetimes, times, st.timedeltas(), st.uuids(),
