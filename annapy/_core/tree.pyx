@@ -7,7 +7,8 @@ from annapy._core.codec cimport (
     BAD_OPERATION, MISSING, NO_MEMORY, OK, OVER_LIMIT, Buf, Span, buf_put, buf_reserve, buf_span,
     buf_varint, likely, span, span_compare, varint_size,
 )
-from annapy._core.joins_set cimport Entry, coll_head, count_begin, count_end, load_big
+from annapy._core.dotted cimport count_begin, count_end
+from annapy._core.joins_set cimport Entry, coll_head, load_big
 
 __all__: list = []
 
