@@ -15,15 +15,16 @@ from annapy._core.atomics cimport fetch_add, load_relaxed, store32_release, stor
 from annapy._core.cell cimport Cell, cell_parse
 from annapy._core.codec cimport (
     OK, Buf, buf_free, buf_init, buf_put, buf_u32, buf_u64, load_u32, load_u64, span,
-    store_u32,
+    store_u32, store_u64,
 )
 from annapy._core.engine cimport Engine, Pin
 from annapy._core.hashing cimport crc32c
+from annapy._core.large cimport large_cell
 from annapy._core.ledger cimport Ledger, ledger_dirty
 from annapy._core.records cimport record_forget, record_hash
 from annapy._core.shard cimport Shard, shard_release, shard_take
 from annapy._core.table cimport (
-    REC_COMMITTING, REC_DIRTY, REC_TOMBSTONE, REC_TTL, RECORD_HEADER, Place, Record, table_locate,
+    REC_COMMITTING, REC_DIRTY, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Place, Record, table_locate,
 )
 
 cdef enum:
@@ -144,6 +145,7 @@ cdef void _gather(Engine engine, Shard* shard, Buf* out) noexcept nogil:
     cdef Record* record
     cdef Cell cell
     cdef uint64_t deadline
+    cdef size_t at
     cdef int64_t hazard
     ledger.hold += 1
     for i in range(ledger.dirty_len):
@@ -160,6 +162,7 @@ cdef void _gather(Engine engine, Shard* shard, Buf* out) noexcept nogil:
         if record.flags & REC_TTL and kind == KIND_PUT:
             if cell_parse(span(<uint8_t*>record + record.cell_off, record.cell_len), &cell) == OK:
                 deadline = cell.deadline_ms
+        at = out.len
         if kind == KIND_PUT and record.cell_len > COPY_MAX:
             hazard = engine.hazard_set(ledger.records[kid])
             if hazard >= 0:
@@ -174,7 +177,13 @@ cdef void _gather(Engine engine, Shard* shard, Buf* out) noexcept nogil:
         buf_put(out, <uint8_t*>record + RECORD_HEADER, record.key_len)
         if kind == KIND_PUT:
             buf_u32(out, 0)
-            buf_put(out, <uint8_t*>record + record.cell_off, record.cell_len)
+            if record.flags & REC_TREE:
+                large_cell(shard.arena.base, <uint8_t*>record + record.cell_off, record.cell_len,
+                           out)
+                if out.status == OK:
+                    store_u64(out.ptr + at + 8, out.len - at - HEAD - 8 - record.key_len)
+            else:
+                buf_put(out, <uint8_t*>record + record.cell_off, record.cell_len)
         elif kind == KIND_PINNED:
             buf_u64(out, <uint64_t>hazard)
     swap = ledger.flight

@@ -61,6 +61,9 @@ cdef class Engine:
     cdef int after_write(self) except -1
     cdef object load(self, Request* request)
     cdef int verify_record(self, bytes stored, bytes record) except -1
+    cdef int64_t pin_tree(self, Shard* shard, Found* found, uint8_t* cell) except -2
+    cdef bint copy_tree(self, Shard* shard, Found* found, Buf* out) except -1
+    cdef object look_inside(self, bytes key, bytes member, uint32_t ns)
     cdef bint expired(self, Buf* whole) noexcept nogil
     cdef object apply_once(self, bytes key, int code, int tag, arg, uint32_t ns, int64_t ttl_ms,
                            bytes label, uint32_t flags, uint64_t expect, bytes op_id)

@@ -24,15 +24,17 @@ from annapy._core.cell cimport (
 )
 from annapy._core.codec cimport (
     BAD_OPERATION, BUSY, COLD, CORRUPT, MISSING, NO_MEMORY, NOT_A_NUMBER, OK, OVER_LIMIT,
-    OVERFLOWED, SUPERSEDED, WRONG_SHAPE, WRONG_TYPE, Buf, Span, buf_clear, buf_free, buf_init,
+    OVERFLOWED, SUPERSEDED, WRONG_SHAPE, WRONG_TYPE, Buf, Cursor, Span, buf_clear, buf_free, buf_init,
     buf_put, buf_reserve, buf_u32, buf_u64, load_u16, load_u32, load_u64, span, span_equal, span_of_bytes,
-    store_u16,
+    store_u16, store_u32,
 )
 from annapy._core.events cimport events_close, events_init, events_take
 from annapy._core.hashing cimport crc32c, hash64
 from annapy._core.hlc cimport clock_ms, clock_observe, clock_stamp
+from annapy._core.joins_set cimport Coll, Entry, coll_open, coll_seek
+from annapy._core.large cimport large_cell, large_root
 from annapy._core.ledger cimport COLD_FILTER, COLD_NONE, COLD_UNKNOWN, cold_add, cold_maybe, cold_size
-from annapy._core.registry cimport OP_MERGE, lattice_of
+from annapy._core.registry cimport LATTICE_COLLECTION, OP_MERGE, LatticeType, lattice_of
 from annapy._core.shard cimport (
     REQ_BATCH, REQ_DELETE, REQ_IF_ABSENT, REQ_INSTALL, REQ_RETURN_NEW, REQ_RETURN_OLD, TTL_KEEP,
     Request, Shard, shard_apply, shard_close,
@@ -42,6 +44,7 @@ from annapy._core.table cimport (
     COPIED_MAX, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Found, Record, Root, ShardHeader,
     Place, table_find, table_locate, table_still,
 )
+from annapy._core.tree cimport tree_count, tree_find
 
 cdef enum:
     SHARDS_MAX = 64
@@ -52,6 +55,7 @@ cdef enum:
     EVENT_RING_SIZE = 1 << 20
     EXPIRE_SLICE = 256
     KEY_SIZE_MAX = 4096
+    TREE_CELL_MAX = 1024         # the cell of a tree's record: header, label, root
     OP_ID_WINDOW_MS = 600000
 
 IF_ABSENT = 1
@@ -291,6 +295,11 @@ cdef class Engine:
             if found.flags & REC_TOMBSTONE:
                 return MISSING
             buf_clear(out)
+            if found.flags & REC_TREE:
+                if not self.copy_tree(shard, &found, out):
+                    continue
+                version[0] = found.version
+                return MISSING if found.flags & REC_TTL and self.expired(out) else OK
             to = buf_reserve(out, found.cell_len)
             if to == NULL:
                 raise MemoryError
@@ -317,6 +326,83 @@ cdef class Engine:
             return OK
         raise errors.CapacityError("the key changes faster than it can be read")
 
+    cdef int64_t pin_tree(self, Shard* shard, Found* found, uint8_t* cell) except -2:
+        """Copy the small cell of a record with REC_TREE, and hold its root: the hazard, or -1."""
+        cdef Cell parsed
+        cdef int64_t hazard
+        if found.cell_len > TREE_CELL_MAX:
+            return -1
+        words_out(cell, found.cell, found.cell_len)
+        if (not table_still(&shard.table.view, found)
+                or cell_parse(span(cell, found.cell_len), &parsed) != OK or parsed.state.len != 8):
+            return -1
+        hazard = self.hazard_set(large_root(&parsed))
+        if hazard < 0:
+            raise errors.CapacityError("too many values are pinned: release some views")
+        if not table_still(&shard.table.view, found):
+            self.hazard_clear(hazard)
+            return -1
+        return hazard
+
+    cdef bint copy_tree(self, Shard* shard, Found* found, Buf* out) except -1:
+        """A large collection's cell, flat; False: it changed meanwhile."""
+        cdef uint8_t cell[TREE_CELL_MAX + 8]
+        cdef int64_t hazard = self.pin_tree(shard, found, cell)
+        cdef int status
+        if hazard < 0:
+            return False
+        with nogil:
+            status = large_cell(self.arena.base, cell, found.cell_len, out)
+        self.hazard_clear(hazard)
+        if self.marks and found.record.visited == 0:
+            found.record.visited = 1
+        if status != OK:
+            raise MemoryError
+        return True
+
+    def entry(self, bytes key, bytes member, uint32_t ns=1):
+        """(tag, payload) of one entry of a collection, or None; O(log n) in a large one.
+
+        TypeError if the key holds something else than a collection.
+        """
+        return self.look_inside(key, member, ns)
+
+    def count(self, bytes key, uint32_t ns=1):
+        """(tag, number of entries) of a collection, or None; without a look at the entries."""
+        return self.look_inside(key, None, ns)
+
+    cdef object look_inside(self, bytes key, bytes member, uint32_t ns):
+        cdef uint64_t hash = hash64(<const char*>key, len(key), self.seed)
+        cdef Shard* shard = self.shard_of(hash)
+        cdef uint8_t cell[TREE_CELL_MAX + 8]
+        cdef Buf flat
+        cdef Found found
+        cdef Cell parsed
+        cdef int64_t hazard
+        cdef uint64_t version = 0
+        self.check()
+        for _ in range(COPY_RETRIES):
+            if table_find(&shard.table.view, <const uint8_t*><const char*>key, len(key), ns, hash,
+                          &found) != OK or not found.flags & REC_TREE or found.flags & REC_TTL:
+                break
+            hazard = self.pin_tree(shard, &found, cell)
+            if hazard < 0:
+                continue
+            try:
+                cell_parse(span(cell, found.cell_len), &parsed)
+                return _inside_tree(self.arena.base, large_root(&parsed), parsed.tag, member)
+            finally:
+                self.hazard_clear(hazard)
+        buf_init(&flat)
+        try:
+            if self.copy_cell(<const uint8_t*><const char*>key, len(key), ns, hash, &flat,
+                              &version) != OK:
+                return None
+            cell_parse(span(flat.ptr, flat.len), &parsed)
+            return _inside_flat(parsed.state, parsed.tag, member)
+        finally:
+            buf_free(&flat)
+
     cdef bint expired(self, Buf* whole) noexcept nogil:
         cdef Cell cell
         if cell_parse(span(whole.ptr, whole.len), &cell) != OK:
@@ -334,7 +420,7 @@ cdef class Engine:
         for tries in range(COPY_RETRIES):
             if table_find(&shard.table.view, key, key_len, namespace, hash, &found) != OK:
                 return None
-            if found.flags & (REC_TOMBSTONE | REC_TTL) or found.cell_len <= COPIED_MAX:
+            if found.flags & (REC_TOMBSTONE | REC_TTL | REC_TREE) or found.cell_len <= COPIED_MAX:
                 return None
             if load_relaxed(&self.pinned_bytes) + found.cell_len > self.pinned_bytes_max:
                 return None
@@ -845,6 +931,32 @@ cdef class Engine:
         return Cut(self)
 
 
+cdef object _inside_tree(const uint8_t* base, uint64_t root, uint8_t tag, bytes member):
+    cdef Entry entry
+    if member is None:
+        return tag, tree_count(base, root)
+    if tree_find(base, root, span_of_bytes(member), &entry) != OK:
+        return None
+    return tag, <bytes>entry.payload.ptr[:entry.payload.len]
+
+
+cdef object _inside_flat(Span state, uint8_t tag, bytes member):
+    cdef const LatticeType* lattice = lattice_of(tag)
+    cdef Coll collection
+    cdef Cursor cursor
+    cdef Entry entry
+    if lattice == NULL or not lattice.flags & LATTICE_COLLECTION:
+        raise errors.LatticeTypeError(f"a {kind_name(tag)} has no entries", found=kind_name(tag))
+    if coll_open(state, &collection) != OK:
+        raise errors.CorruptCellError("a collection in memory is damaged")
+    if member is None:
+        return tag, collection.count
+    cursor = collection.entries
+    if coll_seek(&cursor, span_of_bytes(member), &entry) == 1:
+        return tag, <bytes>entry.payload.ptr[:entry.payload.len]
+    return None
+
+
 cdef int strip_header(Request* request) except -1:
     """The operand of a merge is a foreign cell: check it whole, keep its state."""
     cdef Cell cell
@@ -862,6 +974,7 @@ cdef Py_ssize_t _copy_many(Shard* shards, uint32_t count, Request* requests, Py_
                            Buf* out) noexcept nogil:
     """Copy every key's cell at one moment; -1, or which key must be brought in from the disk."""
     cdef Py_ssize_t i, missing = -1
+    cdef size_t at
     cdef uint32_t s
     cdef Shard* shard
     cdef Place place
@@ -875,9 +988,17 @@ cdef Py_ssize_t _copy_many(Shard* shards, uint32_t count, Request* requests, Py_
                 buf_u32(out, 0)
                 buf_u64(out, 0)
                 continue
-            buf_u32(out, place.record.cell_len)
+            at = out.len
+            buf_u32(out, 0)
             buf_u64(out, place.record.version)
-            buf_put(out, <uint8_t*>place.record + place.record.cell_off, place.record.cell_len)
+            if place.record.flags & REC_TREE:
+                large_cell(shard.arena.base, <uint8_t*>place.record + place.record.cell_off,
+                           place.record.cell_len, out)
+            else:
+                buf_put(out, <uint8_t*>place.record + place.record.cell_off,
+                        place.record.cell_len)
+            if out.status == OK:
+                store_u32(out.ptr + at, <uint32_t>(out.len - at - 12))
             continue
         if shard.backed and cold_maybe(&shard.ledger, requests[i].hash):
             if (not requests[i].looked or requests[i].demotions != shard.demotions

@@ -18,6 +18,9 @@ from annapy._core.table cimport Place, Record
 cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t cell_len,
                         uint32_t flags, uint64_t deadline_ms, bint batch, bint clean) noexcept nogil
 # A fresh record for the key at `place`; OK, NO_MEMORY, or BUSY: a commit would make room.
+cdef int record_room(Shard* shard, uint64_t size, const Record* protect) noexcept nogil
+# Evict or demote until `size` more bytes fit, sparing one key: OK, BUSY (everything left is waiting
+# for a commit) or NO_MEMORY.
 cdef void record_forget(Shard* shard, Place* place) noexcept nogil
 # Take a key out of the table, its books and memory; no event, no count.
 cdef void record_post(Shard* shard, uint8_t kind, const Record* record) noexcept nogil

@@ -14,6 +14,7 @@ from annapy._core.hashing cimport hash64
 from annapy._core.ledger cimport (
     NO_KID, cold_add, Deadline, Ledger, ledger_deadline, ledger_dirty, ledger_drop, ledger_number,
 )
+from annapy._core.large cimport large_root, large_release
 from annapy._core.shard cimport Hazards, Shard
 from annapy._core.table cimport (
     COPIED_MAX, REC_BATCH, REC_COMMITTING, REC_DIRTY, REC_TOMBSTONE, REC_TRAILER, REC_TREE,
@@ -45,6 +46,14 @@ cdef bint _hazarded(Shard* shard, uint64_t offset) noexcept nogil:
     return False
 
 
+cdef inline void _let_go(Shard* shard, uint64_t offset, uint64_t size) noexcept nogil:
+    """size 0: the root of a tree."""
+    if size:
+        heap_free(&shard.heap, offset, size)
+    else:
+        large_release(shard, offset)
+
+
 cdef void _sweep_limbo(Shard* shard) noexcept nogil:
     cdef uint32_t i, kept = 0
     fence_seq()
@@ -54,15 +63,16 @@ cdef void _sweep_limbo(Shard* shard) noexcept nogil:
             shard.limbo[2 * kept + 1] = shard.limbo[2 * i + 1]
             kept += 1
         else:
-            heap_free(&shard.heap, shard.limbo[2 * i], shard.limbo[2 * i + 1])
+            _let_go(shard, shard.limbo[2 * i], shard.limbo[2 * i + 1])
     shard.limbo_len = kept
 
 
 cdef void _free(Shard* shard, uint64_t offset, uint64_t size) noexcept nogil:
-    """Small slabs are re-used at once (readers validate), large ones when no hazard names them."""
+    """Small slabs are re-used at once (readers validate); large ones, and roots of trees (size 0),
+    when no hazard names them."""
     cdef uint64_t* grown
     cdef uint32_t cap
-    if likely(size <= COPIED_MAX):
+    if likely(size <= COPIED_MAX and size != 0):
         heap_free(&shard.heap, offset, size)
         return
     if shard.limbo_len == shard.limbo_cap:
@@ -71,7 +81,7 @@ cdef void _free(Shard* shard, uint64_t offset, uint64_t size) noexcept nogil:
         if grown == NULL:
             fence_seq()
             if not _hazarded(shard, offset):
-                heap_free(&shard.heap, offset, size)
+                _let_go(shard, offset, size)
             return                       # else: lost to re-use until the store is closed
         shard.limbo = grown
         shard.limbo_cap = cap
@@ -79,6 +89,18 @@ cdef void _free(Shard* shard, uint64_t offset, uint64_t size) noexcept nogil:
     shard.limbo[2 * shard.limbo_len + 1] = size
     shard.limbo_len += 1
     _sweep_limbo(shard)
+
+
+cdef void _free_record(Shard* shard, Record* record) noexcept nogil:
+    """A record that no slot names any more, and its tree, if it has one."""
+    cdef Cell cell
+    cdef uint64_t root = 0
+    if unlikely(record.flags & REC_TREE):
+        cell_parse(span(<uint8_t*>record + record.cell_off, record.cell_len), &cell)
+        root = large_root(&cell)
+    _free(shard, _offset(shard, record), _size(record))
+    if unlikely(root != 0):
+        _free(shard, root, 0)
 
 
 cdef inline uint8_t* _base(Shard* shard) noexcept nogil:
@@ -93,7 +115,7 @@ cdef void record_forget(Shard* shard, Place* place) noexcept nogil:
     cdef Record* record = place.record
     table_remove(&shard.table, place)
     ledger_drop(&shard.ledger, record.kid)
-    _free(shard, _offset(shard, record), _size(record))
+    _free_record(shard, record)
 
 
 cdef uint64_t record_hash(Shard* shard, const Record* record) noexcept nogil:
@@ -133,7 +155,7 @@ cdef int _evict_one(Shard* shard, uint32_t protect) noexcept nogil:
         if shard.backed and record.flags & (REC_DIRTY | REC_COMMITTING):
             waiting += 1
             continue
-        if record.flags & (REC_BATCH | REC_TREE) or record.namespace == 0 and not shard.backed:
+        if record.flags & REC_BATCH or record.namespace == 0 and not shard.backed:
             continue
         if record.visited:
             store32_relaxed(&record.visited, 0)
@@ -313,6 +335,10 @@ cdef int _make_room(Shard* shard, Place* place, uint32_t kid) noexcept nogil:
     return NO_MEMORY
 
 
+cdef int record_room(Shard* shard, uint64_t size, const Record* protect) noexcept nogil:
+    return _room(shard, size, protect.kid if protect != NULL else NO_KID)
+
+
 cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t cell_len, uint32_t flags,
                   uint64_t deadline_ms, bint batch, bint clean) noexcept nogil:
     """A fresh record for the key at `place`, made visible by one store; the old one is freed."""
@@ -375,7 +401,7 @@ cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t 
         shard.ledger.records[kid] = offset
         table_replace(&shard.table, place, record)
         if not batch or in_batch:
-            _free(shard, _offset(shard, old), _size(old))
+            _free_record(shard, old)
     store_release(&header.applied, shard.ticket)
     return OK
 
@@ -396,7 +422,7 @@ cdef void batch_end(Shard* shard, bint keep) noexcept nogil:
             store32_release(&record.flags, record.flags & ~<uint32_t>REC_BATCH)
             record_post(shard, EVENT_DELETE if record.flags & REC_TOMBSTONE else EVENT_SET, record)
             if before:
-                _free(shard, before, _size(previous))
+                _free_record(shard, previous)
             if record.flags & REC_TOMBSTONE and not shard.backed:
                 record_forget(shard, &place)
             continue
@@ -408,7 +434,7 @@ cdef void batch_end(Shard* shard, bint keep) noexcept nogil:
         shard.ledger.records[record.kid] = before
         previous.kid = record.kid
         table_replace(&shard.table, &place, previous)
-        _free(shard, _offset(shard, record), _size(record))
+        _free_record(shard, record)
     shard.batched_len = 0
 
 

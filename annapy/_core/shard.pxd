@@ -18,10 +18,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from annapy._core.arena cimport Arena, Heap
 from annapy._core.cell cimport Cell, Stamp
 from annapy._core.codec cimport Buf, Span
+from annapy._core.collection cimport CollectionScratch
 from annapy._core.events cimport EventRing
 from annapy._core.ledger cimport Ledger
 from annapy._core.registry cimport Op
 from annapy._core.table cimport Place, Record, Root, Table
+from annapy._core.tree cimport TreeOwner
 
 cdef enum:
     REQ_IF_ABSENT = 1 << 0
@@ -86,16 +88,19 @@ cdef struct Shard:
     uint64_t budget              # bytes of heap and index
     bint backed                  # there is a disk tier
     bint evicts                  # a cache: what does not fit is dropped
-    uint64_t* limbo              # (offset, size) of large slabs that a hazard may name
+    uint64_t* limbo              # (offset, size) of large slabs that a hazard may name; 0: a root
     uint32_t limbo_len
     uint32_t limbo_cap
     uint32_t* batched            # kids that the batch in progress has written
     uint64_t* batched_before     # the records before, 0: none
     uint32_t batched_len
     uint32_t batched_cap
+    TreeOwner trees
+    CollectionScratch scratch
     Buf delta
     Buf state
     Buf whole
+    Buf flat
     uint64_t evicted
     uint64_t demotions           # keys that left the table for the disk
     uint64_t expired

@@ -15,26 +15,34 @@ from annapy._core.codec cimport (
     BAD_OPERATION, COLD, CORRUPT, NO_MEMORY, OK, OVER_LIMIT, WRONG_TYPE, buf_clear, buf_free,
     buf_init, buf_put, buf_span, likely, span, Span, span_equal, unlikely,
 )
+from annapy._core.collection cimport scratch_free, scratch_init
 from annapy._core.events cimport EVENT_DELETE, EVENT_EXPIRE, EVENT_MERGE, EVENT_SET
 from annapy._core.hlc cimport clock_observe, clock_sleep_ns, clock_stamp
 from annapy._core.ledger cimport (
     NO_KID, cold_maybe, ledger_close, ledger_deadline, ledger_due, ledger_init,
 )
+from annapy._core.large cimport (
+    large_apply, large_build, large_cell, large_release, large_root, large_wanted,
+)
 from annapy._core.records cimport (
-    record_deadline, record_forget, record_hash, record_post, record_publish,
+    record_deadline, record_forget, record_hash, record_post, record_publish, record_room,
 )
 from annapy._core.registry cimport (
     LATTICE_DOTTED, OP_CLEAR, OP_MERGE, OP_SET, lattice_of, LatticeType, Op,
 )
 from annapy._core.table cimport (
-    REC_PLAIN, REC_TOMBSTONE, REC_TTL, RECORD_HEADER, Place, Record, Root, ShardHeader,
+    REC_PLAIN, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Place, Record, Root, ShardHeader,
     table_close, table_init, table_locate,
+)
+from annapy._core.tree cimport (
+    TREE_UNTIL, tree_bytes, tree_flatten, tree_owner_init, tree_retain,
 )
 
 cdef enum:
     SPINS_BEFORE_SLEEP = 2000
     SLEEP_NS = 20000
     EXPIRED_A_WRITE = 4          # deadlines that a write looks after
+    TREE_SLACK = 32768           # room that one operation on a tree needs, its operand apart
 
 
 # --- taking turns -----------------------------------------------------------------------------
@@ -55,6 +63,9 @@ cdef int shard_init(Shard* shard, Arena* arena, Root* root, uint32_t index, Haza
     buf_init(&shard.delta)
     buf_init(&shard.state)
     buf_init(&shard.whole)
+    buf_init(&shard.flat)
+    scratch_init(&shard.scratch)
+    tree_owner_init(&shard.trees, &shard.heap)
     return table_init(&shard.table, &shard.heap, header, &root.batch)
 
 
@@ -65,6 +76,8 @@ cdef void shard_close(Shard* shard) noexcept nogil:
     buf_free(&shard.delta)
     buf_free(&shard.state)
     buf_free(&shard.whole)
+    buf_free(&shard.flat)
+    scratch_free(&shard.scratch)
     free(shard.limbo)
     free(shard.batched)
     free(shard.batched_before)
@@ -138,11 +151,15 @@ cdef void shard_submit(Shard* shard, Request* request) noexcept nogil:
 
 # --- applying a request ---------------------------------------------------------------------------
 
-cdef int _copy_cell(Request* request, const uint8_t* cell, size_t cell_len) noexcept nogil:
+cdef int _copy_cell(Shard* shard, Request* request, const Record* record) noexcept nogil:
+    """The record's cell, flat, for whoever asked."""
+    cdef const uint8_t* cell = <const uint8_t*>record + record.cell_off
     if request.cell == NULL:
         return OK
     buf_clear(request.cell)
-    buf_put(request.cell, cell, cell_len)
+    if record.flags & REC_TREE:
+        return large_cell(shard.arena.base, cell, record.cell_len, request.cell)
+    buf_put(request.cell, cell, record.cell_len)
     return request.cell.status
 
 
@@ -183,7 +200,7 @@ cdef int _store_cell(Shard* shard, Request* request, Place* place, Cell* cell, u
     if not request.flags & REQ_BATCH:
         record_post(shard, event, place.record)
     if request.flags & REQ_RETURN_NEW:
-        return _copy_cell(request, shard.whole.ptr, shard.whole.len)
+        return _copy_cell(shard, request, place.record)
     return OK
 
 
@@ -207,6 +224,11 @@ cdef int _delete(Shard* shard, Request* request, Place* place, Cell* cell,
         memcpy(bare, &request.op.stamp, STAMP_SIZE)
         cell.state = span(bare, STAMP_SIZE)
     elif lattice != NULL and lattice.flags & LATTICE_DOTTED:
+        if place.record.flags & REC_TREE:
+            buf_clear(&shard.flat)
+            if tree_flatten(shard.arena.base, large_root(cell), &shard.flat) != OK:
+                return NO_MEMORY
+            cell.state = span(shard.flat.ptr, shard.flat.len)
         clear = request.op
         clear.code = OP_CLEAR
         clear.tag = cell.tag
@@ -244,7 +266,7 @@ cdef int _mutate_and_join(Shard* shard, const LatticeType* lattice, Span old,
 
 
 cdef int _meet(Shard* shard, Request* request, const LatticeType* lattice, Cell* cell, bint present,
-               bint live) noexcept nogil:
+               bint live, bint tree) noexcept nogil:
     """What the operation starts from: the cell that is there, or an empty one of its own type."""
     cdef const LatticeType* there
     cdef Stamp seen
@@ -258,7 +280,7 @@ cdef int _meet(Shard* shard, Request* request, const LatticeType* lattice, Cell*
             return OK                    # an emptied dotted cell keeps its context
     elif live:
         there = lattice_of(cell.tag)
-        if there == NULL or not there.is_empty(cell.state):
+        if tree or there == NULL or not there.is_empty(cell.state):
             request.found_tag = cell.tag
             return WRONG_TYPE
     if present:
@@ -297,12 +319,16 @@ cdef int _change(Shard* shard, Request* request, Place* place, Cell* cell, bint 
     cdef Span old
     cdef uint64_t deadline
     cdef uint8_t label[STAMP_SIZE + 3 + 256]
+    cdef bint tree
     cdef int status
     if lattice == NULL:
         return BAD_OPERATION
-    status = _meet(shard, request, lattice, cell, present, live)
+    tree = present and place.record.flags & REC_TREE
+    status = _meet(shard, request, lattice, cell, present, live, tree)
     if status != OK:
         return status
+    if tree and cell.state.len:
+        return _change_tree(shard, request, place, cell, lattice)
     old = cell.state
     deadline = cell.deadline_ms
     if request.op.code == OP_SET and request.op.tag == TAG_LWW:
@@ -327,18 +353,72 @@ cdef int _change(Shard* shard, Request* request, Place* place, Cell* cell, bint 
         request.applied = True           # nothing new: no ticket, no write
         request.version = place.record.version
         if request.flags & REQ_RETURN_NEW:
-            return _copy_cell(request, <uint8_t*>place.record + place.record.cell_off,
-                              place.record.cell_len)
+            return _copy_cell(shard, request, place.record)
         return OK
     cell.state = span(shard.state.ptr, shard.state.len)
+    if unlikely(large_wanted(lattice, shard.state.len)):
+        return _plant(shard, request, place, cell)
     return _store_cell(shard, request, place, cell, 0,
                        EVENT_SET if request.op.code == OP_SET else EVENT_MERGE)
 
 
+cdef int _plant(Shard* shard, Request* request, Place* place, Cell* cell) noexcept nogil:
+    """A flat state that has grown into a tree."""
+    cdef uint64_t root = 0
+    cdef int status = record_room(shard, cell.state.len * 2, place.record)
+    if status == OK:
+        status = large_build(shard, cell.state, &root)
+    return status if status != OK else _store_tree(shard, request, place, cell, root)
+
+
+cdef int _store_tree(Shard* shard, Request* request, Place* place, Cell* cell,
+                     uint64_t root) noexcept nogil:
+    """Publish a record that takes over one reference to `root`."""
+    cdef int status
+    cell.state = span(&root, 8)
+    status = _store_cell(shard, request, place, cell, REC_TREE, EVENT_MERGE)
+    if status != OK:
+        large_release(shard, root)
+    return status
+
+
+cdef int _change_tree(Shard* shard, Request* request, Place* place, Cell* cell,
+                      const LatticeType* lattice) noexcept nogil:
+    """An operation on a tree costs what it touches, not what is there."""
+    cdef uint64_t before = large_root(cell)
+    cdef uint64_t root = before
+    cdef uint64_t deadline = cell.deadline_ms
+    cdef int status = record_room(shard, TREE_SLACK + 2 * request.op.arg.len, place.record)
+    if status == OK:
+        status = large_apply(shard, lattice, &request.op, &root)
+    if status != OK:
+        return status
+    _deadline(request, cell)
+    if root == before:
+        if deadline == cell.deadline_ms:
+            request.applied = True
+            request.version = place.record.version
+            return _copy_cell(shard, request, place.record) if (
+                request.flags & REQ_RETURN_NEW) else OK
+        tree_retain(&shard.trees, root)
+    elif tree_bytes(shard.arena.base, root) < TREE_UNTIL:
+        buf_clear(&shard.flat)
+        status = tree_flatten(shard.arena.base, root, &shard.flat)
+        large_release(shard, root)
+        if status != OK:
+            return status
+        cell.state = span(shard.flat.ptr, shard.flat.len)
+        return _store_cell(shard, request, place, cell, 0, EVENT_MERGE)
+    return _store_tree(shard, request, place, cell, root)
+
+
 cdef int _bring_in(Shard* shard, Request* request, Place* place) noexcept nogil:
     """A cell that the disk holds and the table does not: into the table, clean."""
+    cdef const LatticeType* lattice
     cdef Cell cell
     cdef uint32_t flags = 0
+    cdef uint64_t root = 0
+    cdef int status
     if cell_parse(request.cold, &cell) != OK:
         return CORRUPT
     if cell.deadline_ms:
@@ -346,8 +426,23 @@ cdef int _bring_in(Shard* shard, Request* request, Place* place) noexcept nogil:
     elif cell.flags == 0 and cell.tag == TAG_LWW:
         flags |= REC_PLAIN
     shard.installed += 1
+    lattice = lattice_of(cell.tag)
+    if lattice != NULL and large_wanted(lattice, cell.state.len):
+        status = record_room(shard, cell.state.len * 2, NULL)
+        if status == OK:
+            status = large_build(shard, cell.state, &root)
+        if status != OK:
+            return status
+        cell.state = span(&root, 8)
+        buf_clear(&shard.whole)
+        cell_write(&shard.whole, &cell)
+        status = record_publish(shard, place, shard.whole.ptr, shard.whole.len, flags | REC_TREE,
+                                cell.deadline_ms, False, True)
+        if status != OK:
+            large_release(shard, root)
+        return status
     return record_publish(shard, place, request.cold.ptr, request.cold.len, flags, cell.deadline_ms,
-                    False, True)
+                          False, True)
 
 
 cdef int _decide(Shard* shard, Request* request, Place* place) noexcept nogil:
@@ -372,7 +467,7 @@ cdef int _decide(Shard* shard, Request* request, Place* place) noexcept nogil:
         shard.expired += 1
         return _delete(shard, request, place, &cell, EVENT_EXPIRE)
     if live and request.flags & REQ_RETURN_OLD:
-        status = _copy_cell(request, <uint8_t*>record + record.cell_off, record.cell_len)
+        status = _copy_cell(shard, request, record)
         if status != OK:
             return status
     if (live and request.flags & REQ_IF_ABSENT
@@ -385,6 +480,9 @@ cdef int _decide(Shard* shard, Request* request, Place* place) noexcept nogil:
         if not live:
             return OK
         _deadline(request, &cell)
+        if record.flags & REC_TREE:
+            tree_retain(&shard.trees, large_root(&cell))
+            return _store_tree(shard, request, place, &cell, large_root(&cell))
         return _store_cell(shard, request, place, &cell, 0, EVENT_SET)
     return _change(shard, request, place, &cell, present, live)
 

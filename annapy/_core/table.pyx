@@ -352,8 +352,10 @@ cdef int _copy_half(Segment* source, Segment* low, Segment* high, uint32_t bit) 
     return OK
 
 
-cdef int _spare(Table* table, Segment* segment) noexcept nogil:
+cdef int _retire(Table* table, Segment* segment) noexcept nogil:
+    """Nobody is to trust the segment any more; it may be used again."""
     cdef uint64_t* grown
+    store_release(&segment.version, segment.version + 1)
     if table.spare_len == table.spare_cap:
         grown = <uint64_t*>realloc(table.spare, (table.spare_cap * 2 + 16) * 8)
         if grown == NULL:
@@ -385,11 +387,11 @@ cdef int _split(Table* table, Segment* old) noexcept nogil:
         return NO_MEMORY
     high = _new_segment(table, depth + 1, <uint32_t>(prefix | <uint64_t>1 << depth))
     if high == NULL:
-        _spare(table, low)
+        _retire(table, low)
         return NO_MEMORY
     if _copy_half(old, low, high, depth) != OK:
-        _spare(table, low)
-        _spare(table, high)
+        _retire(table, low)
+        _retire(table, high)
         return NO_MEMORY
     size = <uint64_t>1 << header.depth
     if depth == header.depth:
@@ -404,9 +406,8 @@ cdef int _split(Table* table, Segment* old) noexcept nogil:
             <uint64_t>(<uint8_t*>(high if (i >> depth) & 1 else low) - view.base),
         )
         i += <uint64_t>1 << depth
-    store_release(&old.version, old.version + 1)
     table.segments += 1
-    _spare(table, old)
+    _retire(table, old)
     return OK
 
 

@@ -438,3 +438,66 @@ def test_against_a_dict(shards: int) -> None:
     assert {key[4:] for key in disk.records} == set(model)
     for key, data in model.items():
         assert value(engine, key) == data
+
+
+def members(*names: bytes) -> bytes:
+    return bytes([len(names)]) + b"".join(bytes([len(name)]) + name for name in names)
+
+
+def test_a_large_set_is_a_tree_and_reads_as_if_flat(engine: Engine) -> None:
+    draw = random.Random(5)
+    model: set[bytes] = set()
+    for step in range(20_000):
+        name = b"member:%04d" % draw.randrange(2500)
+        if draw.random() < 0.6:
+            engine.apply(b"s", ADD, ORSET, members(name))
+            model.add(name)
+        else:
+            engine.apply(b"s", 3, ORSET, members(name))
+            model.discard(name)
+        if step % 4000 == 3999:
+            assert engine.count(b"s") == (ORSET, len(model))
+            face.verify(ORSET, engine.read(b"s")[1])
+    for name in model:
+        assert engine.entry(b"s", name) is not None
+    assert engine.entry(b"s", b"member:9999") is None
+    engine.apply(b"flat", MERGE, ORSET, engine.read_cell(b"s"))
+    assert engine.read(b"flat")[1] == engine.read(b"s")[1]
+    for name in sorted(model):
+        engine.apply(b"s", 3, ORSET, members(name))
+    assert engine.count(b"s") == (ORSET, 0)
+    assert engine.apply(b"s", 0, 0, flags=E.DELETE)[0]
+    assert engine.apply(b"flat", 0, 0, flags=E.DELETE | E.RETURN_OLD)[1] is not None
+
+
+def test_trees_survive_the_disk_batches_and_deadlines() -> None:
+    engine, disk = on_disk(capacity=16 << 20)
+    names = [b"member:%05d" % n for n in range(3000)]
+    for name in names:
+        engine.apply(b"s", ADD, ORSET, members(name))
+    disk.commit()
+    again, _ = on_disk(disk=disk)
+    assert again.count(b"s") == (ORSET, 3000)
+    again.apply(b"s", ADD, ORSET, members(b"one more"))
+    again.apply(b"s", 0, 0, flags=E.TOUCH, ttl_ms=60_000)
+    assert again.count(b"s") == (ORSET, 3001)
+    with pytest.raises(errors.LatticeTypeError):
+        again.apply_batch([(b"s", ADD, ORSET, members(b"lost")), (b"s", SET, LWW, b"1")])
+    assert again.entry(b"s", b"lost") is None
+    again.apply_batch([(b"s", ADD, ORSET, members(b"a")), (b"s", ADD, ORSET, members(b"b"))])
+    assert again.count(b"s") == (ORSET, 3003)
+    disk.engine = again
+    disk.commit()
+    third, _ = on_disk(disk=disk)
+    assert third.read(b"s")[1] == again.read(b"s")[1]
+    assert third.read(b"s")[2] > 0
+
+
+def test_trees_give_their_memory_back() -> None:
+    engine = memory(capacity=64 << 20)
+    put(engine, b"k", b"1")
+    before = engine.stats()["heap_bytes"]
+    for n in range(5000):
+        engine.apply(b"s", ADD, ORSET, members(b"member:%05d" % n))
+    engine.apply(b"s", 0, 0, flags=E.DELETE)
+    assert engine.stats()["heap_bytes"] == before
