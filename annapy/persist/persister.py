@@ -202,11 +202,6 @@ class Persister:
         self.options = options
         self._pending[b"options"] = options
 
-    def limit(self, disk_capacity: int | None, commit_every_s: float) -> None:
-        """Change what `open` was told, once the store knows better; from the next commit on."""
-        self._capacity = disk_capacity
-        self._commit_every_s = commit_every_s
-
     # --- committing -------------------------------------------------------------------------
 
     def wake(self) -> None:

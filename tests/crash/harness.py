@@ -52,7 +52,9 @@ class Victim:
                 for i in range(0, len(out) - 8, 9)]
 
 
-def run_python(code: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *arguments: str, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """A script in a process of its own, whose end, however bad, is told and not shared."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT,

@@ -131,8 +131,7 @@ def judge(outcomes):
 @pytest.fixture
 def expected(tmp_path):
     directory = str(tmp_path / "store")
-    found = small_store(directory)
-    return found
+    return small_store(directory)
 
 
 @pytest.mark.timeout(3600)
@@ -143,9 +142,11 @@ def test_a_flip_anywhere_is_an_error_or_does_no_harm(tmp_path, expected):
         spots = range(size)
     else:
         spots = {at for page in range(0, size, PAGE)
-                 for at in [*range(page, page + 24, 3), *chance.sample(range(page, page + PAGE), 3)]}
+                 for at in [*range(page, page + 24, 3),
+                            *chance.sample(range(page, page + PAGE), 3)]}
         spots |= set(range(0, 160, 2)) | set(range(PAGE, PAGE + 160, 2))
-    counts = judge(run_plan(tmp_path, [("flip", at, chance.randrange(8)) for at in spots], expected))
+    plan = [("flip", at, chance.randrange(8)) for at in spots]
+    counts = judge(run_plan(tmp_path, plan, expected))
     assert counts["right"] > 0
     assert counts["CorruptCellError"] > 0
 
