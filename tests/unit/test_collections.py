@@ -314,6 +314,17 @@ def test_a_nested_cell_has_no_header_of_its_own() -> None:
             face.mutate(tag, b"", OP["update"], arg + bytes(Flag().set()), 1)
 
 
+def test_a_nested_state_is_never_the_bottom() -> None:
+    with pytest.raises(CorruptCellError):
+        face.verify(Map.tag, model.framed(b"", {b"f": bytes([MaxInt.tag])}))
+    context = model.Context([(1, 1)]).encode()
+    empty = varint(1) + u64(1, 1) + counted(b"")
+    for facet in (b"", counted(b"\0"), counted(empty)):
+        payload = bytes([MaxInt.tag]) + facet if facet else b""
+        with pytest.raises(CorruptCellError):
+            face.verify(ORMap.tag, model.framed(context, {b"f": payload}))
+
+
 def test_unknown_and_user_types_do_not_stand_in_maps() -> None:
     assert model.judge(Map.tag, model.framed(b"", {b"f": b"\x63x"})) is False
     with pytest.raises(CorruptCellError):
