@@ -404,9 +404,14 @@ def actor_id(actor):
 def i64(x):
     """Eight bytes of a signed integer. OverflowError past 64 bits, TypeError for another type."""
     cdef uint8_t[8] out
+    cdef int64_t n
     if isinstance(x, float):
         raise TypeError("an integer is needed, not float")
-    store_u64(out, <uint64_t><int64_t>x)
+    try:
+        n = x
+    except OverflowError:
+        raise OverflowError(f"{x} does not fit 64 signed bits; nothing was changed") from None
+    store_u64(out, <uint64_t>n)
     return PyBytes_FromStringAndSize(<const char*>out, 8)
 
 

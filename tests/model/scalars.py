@@ -178,10 +178,9 @@ class Priority(Chain):
 class Columns:
     """{actor: numbers}: the maximum per column."""
 
-    bottom: Any = {}
-
     def __init__(self, width: int) -> None:
         self.width = width
+        self.bottom: Any = {}
 
     def join(self, a: Any, b: Any) -> Any:
         zero = (0,) * self.width
@@ -301,7 +300,7 @@ class Contexts:
 
 
 class Cell:
-    """(generation, tag) over (state, expiry, fields), as plain values; stamps are tuples or None."""
+    """(generation, tag) over (state, expiry, fields), as plain values; stamps: tuples or None."""
 
     def __init__(self, data: bytes) -> None:
         reader = Reader(data)
@@ -330,9 +329,8 @@ class Cell:
             TWINS[self.kind()].decode(self.state)
 
     def kind(self) -> Any:
-        names = (
-            "none maxint minint maxfloat minfloat flag register priority gcounter counter".split()
-        )
+        names = [*TWINS]
+        names = ["none", *names[:-1]]  # tags 1 to 9, then the collections'; clock is 15
         return "clock" if self.tag == 15 else names[self.tag] if self.tag < len(names) else None
 
     @staticmethod
@@ -350,7 +348,7 @@ class Cell:
             body = reader.take(size)
             if kind <= max(found, default=0):
                 raise Corrupt("field order")
-            if kind in {1, 3} and size != {1: 8, 3: 16}[kind] or kind == 2 and size < 20:
+            if (kind in {1, 3} and size != {1: 8, 3: 16}[kind]) or (kind == 2 and size < 20):
                 raise Corrupt("field size")
             found[kind] = body
         if not found:
