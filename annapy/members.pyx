@@ -525,6 +525,9 @@ cdef object get_fraction(Cursor* c, uint8_t flip):
         n = n << 7 | x >> 1
         groups += 1
         if not x & 1:
+            # In decimal it has about as many places as these are bits.
+            if zeros > M_PLACES_MAX:
+                return corrupt("a number past the limit")
             return n, one << (7 * groups + zeros)
         if groups == M_GROUPS_MAX:
             break
@@ -701,7 +704,10 @@ cdef object get_member(const uint8_t* p, size_t n):
     # One encoding for equal members: so the bytes must be the ones that this value has.
     buf_init(&again)
     try:
-        put_member(x, &again)
+        try:
+            put_member(x, &again)
+        except TypeError as error:          # SerializationError is one: past a limit
+            corrupt(str(error))
         if again.len != n or memcmp(again.ptr, p, n) != 0:
             corrupt("not the canonical form")
     finally:
