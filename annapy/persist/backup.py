@@ -12,7 +12,6 @@ A backup is an LMDB data file without its free pages, whose identity row says OR
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from annapy.errors import CorruptCellError, FormatError
 from annapy.persist import pages
@@ -30,6 +29,7 @@ from annapy.persist.owner import Owner
 from annapy.persist.records import seal
 from annapy.persist.recover import ORIGIN_BACKUP, read_identity
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

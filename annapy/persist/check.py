@@ -16,7 +16,6 @@ Invariants
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from annapy.errors import AnnapyError, CorruptCellError, shorten_key
 from annapy.persist import pages
@@ -38,6 +37,7 @@ from annapy.persist.records import (
 )
 from annapy.persist.recover import read_identity, read_state
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

@@ -22,13 +22,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from annapy.errors import FormatError, StoreClosed, StoreLocked
 from annapy.persist import owner, pages
 from annapy.persist.faults import code_of, translate
 from annapy.persist.records import seal, unseal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn

@@ -27,10 +27,10 @@ import os
 import sys
 import time
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from annapy.errors import CorruptCellError, FormatError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

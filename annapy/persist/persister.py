@@ -27,7 +27,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from annapy.errors import AckTimeout, AnnapyError, CapacityError, ReadOnlyError
 from annapy.persist import recover
@@ -46,6 +45,7 @@ from annapy.persist.reader import Reader
 from annapy.persist.records import seal
 from annapy.persist.writer import Writer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

@@ -13,8 +13,6 @@ next few of it are picked, in memory bounded by the page, however large the grou
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from annapy.errors import AnnapyError, CorruptCellError
 from annapy.persist.faults import translate
 from annapy.persist.records import (
@@ -32,6 +30,7 @@ from annapy.persist.records import (
 )
 from annapy.persist.recover import read_state
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any

@@ -16,10 +16,10 @@ from __future__ import annotations
 from binascii import crc32
 from struct import Struct
 from struct import error as struct_error
-from typing import TYPE_CHECKING
 
 from annapy.errors import CorruptCellError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -27,13 +27,13 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from annapy.errors import CorruptCellError
 from annapy.persist.env import DATA, read_row
 from annapy.persist.owner import boot_id
 from annapy.persist.records import pack_u64s, unpack_u64s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -12,7 +12,6 @@ Old manifests and deadlines are looked for only while there are any at all in th
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING
 
 from annapy.persist.records import (
     CHUNK_SIZE,
@@ -30,6 +29,7 @@ from annapy.persist.records import (
     unpack_deadline,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any

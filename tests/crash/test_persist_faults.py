@@ -15,7 +15,9 @@ from contextlib import contextmanager
 import pytest
 
 from annapy.errors import AnnapyError, CapacityError, CorruptCellError, FormatError
-from annapy.persist import Persister, backup, check, restore
+from annapy.persist.backup import backup, restore
+from annapy.persist.check import check
+from annapy.persist.persister import Persister
 from tests.crash.harness import ROOT, environment, run_python
 from tests.unit.persist_double import NS, EngineDouble, value_of
 
@@ -56,14 +58,15 @@ def test_a_full_disk_loses_nothing_and_is_overcome(tmp_path):
         filler.write_bytes(bytes(1 << 20))
         tier, engine = opened(str(disk / "store"))
         number = 0
-        with pytest.raises(CapacityError, match="no room|size limit") as raised:
+        with pytest.raises(CapacityError, match=r"no room|size limit") as raised:
             for number in range(1000):
                 engine.put(NS + b"%d" % number, os.urandom(20_000))
                 tier.sync()
         assert "What was committed is safe" in str(raised.value)
         assert 10 < number < 999
         for i in range(number):
-            assert value_of(NS + b"%d" % i, tier.load(NS + b"%d" % i)) == engine.cells[NS + b"%d" % i]
+            key = NS + b"%d" % i
+            assert value_of(key, tier.load(key)) == engine.cells[key]
         assert tier.load(NS + b"%d" % number) is None
         with pytest.raises(CapacityError):
             tier.sync()                      # still full, still pending
@@ -100,7 +103,8 @@ def test_a_full_disk_at_creation_and_backup(tmp_path):
 FILE_LIMIT = """
 import os, resource, sys
 from annapy.errors import CapacityError
-from annapy.persist import Persister, check
+from annapy.persist.check import check
+from annapy.persist.persister import Persister
 from tests.unit.persist_double import NS, EngineDouble, value_of
 
 directory = sys.argv[1]
@@ -163,7 +167,7 @@ def test_a_full_map_is_an_error_and_deletes_go_through(tmp_path, monkeypatch):
 READ_ONLY = """
 import os, sys
 from annapy.errors import AnnapyError, ReadOnlyError
-from annapy.persist import Persister
+from annapy.persist.persister import Persister
 
 Persister.open(sys.argv[3]).close()    # loads what the interpreter's own files may hide later
 os.setgid(int(sys.argv[2]))
@@ -209,7 +213,8 @@ def test_a_directory_that_cannot_be_made(tmp_path):
 META_FAILS = """
 import os, sys
 from annapy.errors import AnnapyError
-from annapy.persist import Persister, check
+from annapy.persist.check import check
+from annapy.persist.persister import Persister
 from tests.unit.persist_double import NS, EngineDouble, value_of
 
 tier = Persister.open(sys.argv[1], commit_every_s=60)
@@ -249,7 +254,7 @@ def test_a_write_or_sync_that_fails_now_and_then(tmp_path, call, error):
 
 READER = """
 import sys, time
-from annapy.persist import Persister
+from annapy.persist.persister import Persister
 tier = Persister.open(sys.argv[1], readonly=True)
 txn = tier._env.begin()
 print("reading", flush=True)

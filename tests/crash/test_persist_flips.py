@@ -15,7 +15,7 @@ import sys
 
 import pytest
 
-from annapy.persist import Persister
+from annapy.persist.persister import Persister
 from tests.crash.harness import LONG, ROOT, environment, seeded
 from tests.unit.persist_double import NS, EngineDouble
 
@@ -27,7 +27,7 @@ PAGE = 4096
 WORKER = r"""
 import json, os, sys, traceback
 from annapy.errors import AnnapyError
-from annapy.persist import Persister
+from annapy.persist.persister import Persister
 from tests.unit.persist_double import NS, EngineDouble, value_of
 
 directory, whole, plan = sys.argv[1], open(sys.argv[2], "rb").read(), json.load(open(sys.argv[3]))

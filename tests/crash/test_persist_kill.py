@@ -14,7 +14,8 @@ from itertools import pairwise
 import pytest
 
 from annapy.errors import StoreLocked
-from annapy.persist import Persister, check
+from annapy.persist.check import check
+from annapy.persist.persister import Persister
 from tests.crash.harness import LONG, ROOT, Victim, environment, seeded
 from tests.crash.tier_worker import round_of
 
@@ -73,7 +74,7 @@ def test_every_acknowledgement_is_covered_by_syncs(tmp_path):
     log = tmp_path / "calls"
     code = (
         "import sys\n"
-        "from annapy.persist import Persister\n"
+        "from annapy.persist.persister import Persister\n"
         "from tests.unit.persist_double import NS, EngineDouble\n"
         "tier = Persister.open(sys.argv[1], commit_every_s=60)\n"
         "engine = EngineDouble(tier)\n"

@@ -12,7 +12,8 @@ import os
 import struct
 import sys
 
-from annapy.persist import Persister, records
+from annapy.persist import records
+from annapy.persist.persister import Persister
 from tests.unit.persist_double import NS, EngineDouble, value_of
 
 PLAIN = [NS + b"plain%d" % i for i in range(6)]

@@ -17,8 +17,10 @@ from annapy.errors import (
     StoreClosed,
     StoreLocked,
 )
-from annapy.persist import Persister, check, records
 from annapy.persist import env as environment
+from annapy.persist import records
+from annapy.persist.check import check
+from annapy.persist.persister import Persister
 from tests.unit.persist_double import NS, EngineDouble, value_of
 
 
