@@ -10,6 +10,7 @@ Invariants
     cells up to COPY_MAX bytes are copied, larger ones pinned: their payload never changes
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
 from annapy._core.atomics cimport fetch_add, load_relaxed, store32_release, store_release
 from annapy._core.cell cimport Cell, cell_parse
@@ -57,20 +58,24 @@ cdef class Cut:
             raise RuntimeError("a cut is in flight already")
         self.engine = engine
         buf_init(&self.raw)
+        cdef uint64_t* tickets = <uint64_t*>malloc(engine.shard_count * sizeof(uint64_t))
+        if tickets == NULL:
+            raise MemoryError
         engine.cut = True
         self.open = True
-        with nogil:
+        with nogil:        # to the end: whoever waits for a shard may have the GIL
             for i in range(engine.shard_count):
                 shard_take(&engine.shards[i])
             for i in range(engine.shard_count):
                 _gather(engine, &engine.shards[i], &self.raw)
                 self.live += engine.shards[i].table.view.header.live
-        self.applied = []
-        try:
-            self.applied = [engine.shards[i].ticket for i in range(engine.shard_count)]
-        finally:
+                tickets[i] = engine.shards[i].ticket
             for i in range(engine.shard_count):
                 shard_release(&engine.shards[i])
+        try:
+            self.applied = [tickets[i] for i in range(engine.shard_count)]
+        finally:
+            free(tickets)
         self.hlc = load_relaxed(&engine.clock)
         self.puts, self.deletes, self.deadlines = [], [], []
         if self.raw.status != OK:

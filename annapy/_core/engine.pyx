@@ -39,6 +39,7 @@ from annapy._core.shard cimport (
     REQ_BATCH, REQ_DELETE, REQ_IF_ABSENT, REQ_INSTALL, REQ_RETURN_NEW, REQ_RETURN_OLD, TTL_KEEP,
     Request, Shard, shard_apply, shard_close,
     shard_expire, shard_index, shard_init, shard_release, shard_submit, shard_take,
+    shard_try,
 )
 from annapy._core.table cimport (
     COPIED_MAX, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Found, Record, Root, ShardHeader,
@@ -549,7 +550,7 @@ cdef class Engine:
                 "this process was forked from the one that owns the store's directory: open the "
                 "store again in the child, with share=True, or use it in the parent only")
         for rounds in range(COLD_ROUNDS):
-            shard_submit(shard, request)
+            send(shard, request)
             if request.status == COLD:
                 holder = self.load(request)
                 continue
@@ -567,7 +568,7 @@ cdef class Engine:
         """submit, but 0 where the key holds another type, for a caller that knows what to do."""
         cdef Shard* shard = self.shard_of(request.hash)
         if not self.foreign:
-            shard_submit(shard, request)
+            send(shard, request)
             if request.status == OK:
                 if self.backed and not self.woken or self.watched:
                     self.after_write()
@@ -910,9 +911,10 @@ cdef class Engine:
         for key in stored_keys:
             hash = hash64(<const char*>key + 4, len(key) - 4, self.seed)
             shard = self.shard_of(hash)
-            shard_take(shard)
-            cold_add(&shard.ledger, hash)
-            shard_release(shard)
+            with nogil:
+                shard_take(shard)
+                cold_add(&shard.ledger, hash)
+                shard_release(shard)
 
     def cold_ready(self) -> None:
         """Every key that was on disk at cold_begin has been added: trust the filter."""
@@ -929,6 +931,16 @@ cdef class Engine:
         self.check()
         self.woken = False
         return Cut(self)
+
+
+cdef inline void send(Shard* shard, Request* request):
+    """Apply a request; wait for a taken shard without the GIL, for which its holder may wait."""
+    if shard_try(shard):
+        shard_apply(shard, request)
+        shard_release(shard)
+    else:
+        with nogil:
+            shard_submit(shard, request)
 
 
 cdef object _inside_tree(const uint8_t* base, uint64_t root, uint8_t tag, bytes member):
