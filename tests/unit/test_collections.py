@@ -325,6 +325,19 @@ def test_a_nested_state_is_never_the_bottom() -> None:
             face.verify(ORMap.tag, model.framed(context, {b"f": payload}))
 
 
+def test_facets_ascend_and_do_not_repeat() -> None:
+    context = model.Context([(1, 1), (1, 2)]).encode()
+
+    def facet(tag: int, seq: int, state: bytes) -> bytes:
+        return bytes([tag]) + counted(varint(1) + u64(1, seq) + counted(state))
+
+    number, flag = facet(MaxInt.tag, 1, bytes(8)), facet(Flag.tag, 2, b"\1")
+    face.verify(ORMap.tag, model.framed(context, {b"f": number + flag}))
+    for payload in (number + number, flag + number, number + facet(MaxInt.tag, 2, bytes(8))):
+        with pytest.raises(CorruptCellError):
+            face.verify(ORMap.tag, model.framed(context, {b"f": payload}))
+
+
 def test_unknown_and_user_types_do_not_stand_in_maps() -> None:
     assert model.judge(Map.tag, model.framed(b"", {b"f": b"\x63x"})) is False
     with pytest.raises(CorruptCellError):
