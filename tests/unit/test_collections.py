@@ -175,6 +175,45 @@ def test_multicausal_carries_dependencies() -> None:
         order.set("x", actor="a", dependencies={"k": b"junk"})
 
 
+def sibling(seq: int, value: bytes, dependencies: bytes = b"") -> bytes:
+    return u64(1, seq) + bytes(20) + counted(value) + dependencies
+
+
+def test_siblings_are_canonical() -> None:
+    context = counted(model.Context([(1, 1), (1, 2)]).encode())
+    face.verify(Causal.tag, context + varint(2) + sibling(1, b"v") + sibling(2, b"v"))
+    for things in (
+        [sibling(1, b"")],
+        [sibling(0, b"v")],
+        [sibling(3, b"v")],
+        [sibling(1, b"v"), sibling(1, b"w")],
+        [sibling(2, b"v"), sibling(1, b"v")],
+    ):
+        with pytest.raises(CorruptCellError):
+            face.verify(Causal.tag, context + varint(len(things)) + b"".join(things))
+
+
+def test_dependencies_are_canonical() -> None:
+    context = counted(model.Context([(1, 1)]).encode())
+    nothing = counted(b"\0\0")
+    a, b = counted(b"a") + nothing, counted(b"b") + nothing
+    good = sibling(1, b"v", varint(2) + a + b)
+    face.verify(MultiCausal.tag, context + varint(1) + good)
+    for dependencies in (
+        varint(2) + b + a,
+        varint(2) + a + a,
+        varint(3) + a + b,
+        varint(1) + a + b,
+        varint(1) + counted(b"a") + counted(b""),
+        varint(1) + counted(b"a") + counted(b"\0\0\0"),
+    ):
+        bad = sibling(1, b"v", dependencies)
+        with pytest.raises(CorruptCellError):
+            face.verify(MultiCausal.tag, context + varint(1) + bad)
+        with pytest.raises(CorruptCellError):
+            face.mutate(MultiCausal.tag, b"", OP["set"], b"\0\1v" + dependencies, 1, (1, 1, 0))
+
+
 # --- maps -------------------------------------------------------------------------------------
 
 
