@@ -2,8 +2,8 @@
 """The engine: a store's arena and shards behind one Python object; bytes in, bytes out.
 
 Owns    the arena, the shards, the hazards, the watchers' ring; references to the disk tier.
-Threads every method may be called from any thread. Nothing waits for a shard while holding more
-        than the GIL, and a thread that has a shard never asks for the GIL.
+Threads every method may be called from any thread. Nobody waits for a shard while holding the GIL:
+        whoever has the shard may be about to fork, with the GIL its next step.
 
 Invariants
     the arena outlives every Pin: a Pin holds its Engine

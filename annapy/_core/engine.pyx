@@ -123,8 +123,8 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     for engine in list(_engines):
-        (<Engine>engine).go_on()
         (<Engine>engine).become_child()
+        (<Engine>engine).go_on()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent,
@@ -241,6 +241,7 @@ cdef class Engine:
         self.actor = int.from_bytes(os.urandom(8), "little") << 20 & 0xFFFFFFFFFFFFFFFF | 1
         for i in range(self.shard_count):
             self.shards[i].actor = self.actor
+            self.shards[i].mail = 0      # of threads that are not in the child
         self.foreign = self.backed
         self.watchers.clear()
         self.on_event = None

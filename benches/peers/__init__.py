@@ -1,0 +1,1 @@
+"""What people use today, each set up as its documentation recommends for the purpose."""
