@@ -363,8 +363,9 @@ def test_capacity_without_a_disk() -> None:
     kept = engine.live()
     assert kept > 10_000
     assert value(engine, b"key:000000") == b"x" * 100
-    engine.apply(b"key:000000", 0, 0, flags=E.DELETE)
-    assert put(engine, b"key:000001", b"y" * 90)
+    for n in range(kept // 10):
+        engine.apply(b"key:%06d" % n, 0, 0, flags=E.DELETE)
+    assert put(engine, b"key:%06d" % (kept - 1), b"y" * 90)
 
 
 def test_a_cache_evicts_what_nobody_reads() -> None:
