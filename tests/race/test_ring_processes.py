@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ if sys.platform != "linux":
     pytest.skip("the host mode is Linux's", allow_module_level=True)
 
 from annapy._core.ring import MailClient
-from tests.race.building import build
+from tests.race.building import ROOT, build, environment
 
 LONG = os.environ.get("ANNAPY_PROFILE") == "long"
 COUNT = 20_000_000 if LONG else 500_000
@@ -46,7 +45,7 @@ class Pair:
         self.path = build("plain")
         self.producers: list[subprocess.Popen[str]] = []
         self.client = MailClient(1, ring_bytes)
-        self.environment = dict(os.environ, PYTHONPATH=str(self.path))
+        self.environment = environment("plain")
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         numbers = [self.client.fd, self.bell, until, quiet]
         self.owner = subprocess.Popen(
@@ -187,4 +186,4 @@ def test_garbage_while_it_drains(start: Start, seed: int) -> None:
 
 
 def test_the_build_is_outside_the_package() -> None:
-    assert Path(build("plain")).parts[-3:-1] == ("build", "race")
+    assert build("plain").is_relative_to(ROOT / "build" / "race")
