@@ -130,9 +130,12 @@ def refuse_foreign(directory: str) -> list[str]:
     return names
 
 
-def create(directory: str, rows: dict[bytes, bytes]) -> None:
-    """Put a new data.mdb with these meta rows into an empty directory. The caller is its owner.
+def create(
+    directory: str, first_rows: Callable[[os.stat_result], dict[bytes, bytes]]
+) -> None:
+    """Put a new data.mdb into an empty directory. The caller is its owner.
 
+    `first_rows` gives its meta rows from what the file is: its identity names its own inode.
     Raises FormatError if the directory holds anything that is not annapy's.
     """
     for name in refuse_foreign(directory):
@@ -141,7 +144,7 @@ def create(directory: str, rows: dict[bytes, bytes]) -> None:
     fresh = os.path.join(directory, f"{NEW_PREFIX}{os.getpid()}")
     try:
         os.mkdir(fresh, 0o700)
-        _fill(fresh, rows)
+        _fill(fresh, first_rows)
         os.rename(os.path.join(fresh, DATA), os.path.join(directory, DATA))
         sync_directory(directory)
     except BaseException as error:
@@ -152,18 +155,17 @@ def create(directory: str, rows: dict[bytes, bytes]) -> None:
         remove_new(fresh)
 
 
-def _fill(path: str, rows: dict[bytes, bytes]) -> None:
+def _fill(path: str, first_rows: Callable[[os.stat_result], dict[bytes, bytes]]) -> None:
     env = _lmdb_open(path, map_size=MAP_SIZE_MIN, mode=0o600)
     try:
         with env.begin(write=True) as txn:
             for name in TREES:
                 env.open_db(name, txn=txn)
             txn.put(b"annapy", seal(b"annapy", _format_row()))
-            for name, row in rows.items():
-                txn.put(name, seal(name, row))
         # A second commit, so that both meta pages describe this store and neither an empty one.
         with env.begin(write=True) as txn:
-            txn.put(b"annapy", seal(b"annapy", _format_row()))
+            for name, row in first_rows(os.stat(os.path.join(path, DATA))).items():
+                txn.put(name, seal(name, row))
     finally:
         env.close()
 

@@ -135,7 +135,7 @@ class Persister:
             created = not os.path.exists(os.path.join(directory, DATA))
             if created:
                 owner.refuse_if_lost()
-                create(directory, recover.first_rows())
+                create(directory, recover.first_rows)
             env = Environment.open(directory, map_size=_map_size(disk_capacity))
             return cls._finish(env, owner, commit_every_s, disk_capacity, created=created)
         except BaseException:

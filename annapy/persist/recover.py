@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Identity", "State", "first_rows", "fresh_identity", "read_identity", "read_state"]
+__all__ = ["Identity", "State", "first_rows", "read_identity", "read_state"]
 
 NODE_BITS = 44
 INCARNATION_BITS = 20
@@ -149,14 +149,13 @@ def _random_node() -> int:
     return int.from_bytes(os.urandom(8), "little") >> (64 - NODE_BITS) or 1
 
 
-def fresh_identity() -> Identity:
-    """A store that never was before, at incarnation 1."""
-    return Identity(int.from_bytes(os.urandom(8), "little"), _random_node(), 1)
-
-
-def first_rows() -> dict[bytes, bytes]:
-    """The meta rows of a new, empty store."""
-    return {b"identity": fresh_identity().encode(), b"state": State(0, 0, 0, 0, []).encode()}
+def first_rows(status: os.stat_result) -> dict[bytes, bytes]:
+    """The meta rows of a new, empty store in the data file with that status."""
+    identity = Identity(
+        int.from_bytes(os.urandom(8), "little"), _random_node(), 1, device=status.st_dev,
+        inode=status.st_ino, token=os.urandom(16), boot=boot_id(),
+    )
+    return {b"identity": identity.encode(), b"state": State(0, 0, 0, 0, []).encode()}
 
 
 def read_identity(txn: Any) -> Identity:
