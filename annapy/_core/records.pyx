@@ -390,7 +390,7 @@ cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t 
         store_relaxed(<uint64_t*>(<uint8_t*>record + size - 8), before)
     shard.ticket += 1
     store_release(&record.version, shard.ticket)
-    if not clean:
+    if not clean and place.namespace != 0:      # the system's keys are not counted
         if old == NULL or old.flags & REC_TOMBSTONE:
             header.live += not flags & REC_TOMBSTONE
         else:
@@ -426,11 +426,13 @@ cdef void batch_end(Shard* shard, bint keep) noexcept nogil:
             if record.flags & REC_TOMBSTONE and not shard.backed:
                 record_forget(shard, &place)
             continue
-        header.live -= not record.flags & REC_TOMBSTONE
+        if record.namespace != 0:
+            header.live -= not record.flags & REC_TOMBSTONE
         if before == 0:
             record_forget(shard, &place)
             continue
-        header.live += not previous.flags & REC_TOMBSTONE
+        if record.namespace != 0:
+            header.live += not previous.flags & REC_TOMBSTONE
         shard.ledger.records[record.kid] = before
         previous.kid = record.kid
         table_replace(&shard.table, &place, previous)

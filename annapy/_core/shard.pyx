@@ -214,7 +214,8 @@ cdef int _delete(Shard* shard, Request* request, Place* place, Cell* cell,
         request.applied = True
         shard.ticket += 1
         request.version = shard.ticket
-        shard.table.view.header.live -= 1
+        if request.namespace != 0:
+            shard.table.view.header.live -= 1
         record_post(shard, event, place.record)
         record_forget(shard, place)
         return OK
