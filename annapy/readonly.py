@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ReadOnlyEngine", "ReadOnlyStore"]
 
 _CHECKSUM_SIZE = 4
+_SNAPSHOT_ROUNDS_MAX = 100
 
 
 class ReadOnlyEngine:
@@ -66,6 +67,18 @@ class ReadOnlyEngine:
         from annapy._core import face
         tag, state, _, deadline_ms = face.cell_split(cell)[:4]
         return tag, state, deadline_ms, hash(cell) & 0xFFFF_FFFF_FFFF_FFFF
+
+    def read_many(self, keys: list[bytes], ns: int = NAMESPACE_USER) -> list[Found | None]:
+        """Cells of one moment: read twice with the same versions, they stood together between."""
+        cells = [self.read(key, ns) for key in keys]
+        for _ in range(_SNAPSHOT_ROUNDS_MAX):
+            again = [self.read(key, ns) for key in keys]
+            if again == cells:
+                return again
+            cells = again
+        from annapy.errors import Backpressure
+        raise Backpressure(f"get_many(snapshot=True): {len(keys)} keys changed faster than they "
+                           "can be read together; ask for fewer, or without snapshot")
 
     def keys(self, prefix: bytes = b"", ns: int = NAMESPACE_USER, *, label: bytes | None = None,
              ) -> list[bytes]:

@@ -76,7 +76,6 @@ if TYPE_CHECKING:
 __all__ = ["Misses", "MissStore", "Store", "store_class"]
 
 _CAS_ROUNDS_MAX = 1000
-_SNAPSHOT_ROUNDS_MAX = 1000
 
 
 class Store(StoreCore, Factories):
@@ -432,25 +431,11 @@ class Store(StoreCore, Factories):
                     result[k] = value
             return result
         wanted = [(k, self._key(k)) for k in keys]
-        for (k, key), cell in zip(wanted, self._read_together([key for _, key in wanted]),
-                                  strict=True):
+        found = self.engine.read_many([key for _, key in wanted])
+        for (k, key), cell in zip(wanted, found, strict=True):
             if cell is not None:
                 result[k] = self._present(key, cell[0], cell[1])
         return result
-
-    def _read_together(self, keys: list[bytes]) -> list[tuple[int, bytes, int, int] | None]:
-        """Cells of one moment: read twice with the same versions, they stood together between."""
-        read = self._read
-        cells = [read(key) for key in keys]
-        for _ in range(_SNAPSHOT_ROUNDS_MAX):
-            again = [read(key) for key in keys]
-            if all((a is None) == (b is None) and (a is None or b is None or a[3] == b[3])
-                   for a, b in zip(cells, again, strict=True)):
-                return again
-            cells = again
-        from annapy.errors import Backpressure
-        raise Backpressure(f"get_many(snapshot=True): {len(keys)} keys changed faster than they "
-                           "can be read together; ask for fewer, or without snapshot")
 
     def set_many(self, mapping: Mapping[Key, Any] | Iterable[tuple[Key, Any]], *,
                  ttl: Duration | None = None, tag: str | None = None, ack: Ack | None = None,

@@ -494,7 +494,7 @@ cdef class Engine:
             for i in range(len(keys)):
                 key = <bytes>keys[i]
                 self.prepare(&requests[i], <const uint8_t*><const char*>key, len(key), ns)
-            for _ in range(COMMIT_ROUNDS):
+            for _ in range(COMMIT_ROUNDS + len(keys)):
                 buf_clear(&out)
                 with nogil:
                     missing = _copy_many(self.shards, self.shard_count, requests, count, &out)

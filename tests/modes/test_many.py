@@ -131,6 +131,14 @@ def test_warm(mode: Any, tmp_path: Any) -> None:
     assert s["x"] == [1]
 
 
+def test_a_snapshot_of_many_cold_keys(mode: Any) -> None:
+    s = mode.open()
+    expected = {f"k{n}": n for n in range(300)}
+    s.update(expected)
+    s = mode.again(s)
+    assert s.get_many([*expected, "none"], snapshot=True) == expected
+
+
 def test_stats_and_info(s: annapy.Store) -> None:
     s["k"] = 1
     assert s.stats()["live"] == 1
