@@ -1,14 +1,18 @@
 """Arrays between Python and bytes: views over foreign memory, arrays of foreign dtypes."""
-from typing import Any
+from typing import Any, NoReturn
+
+from typing_extensions import disjoint_base
 
 __all__ = ["Slab", "Tensor", "pack", "rebuild_tensor", "unpack", "view"]
 
+@disjoint_base
 class Slab:
     """Read-only bytes at an address, kept alive by an owner, through the buffer protocol."""
 
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __reduce__(self) -> NoReturn: ...
 
+@disjoint_base
 class Tensor:
     """An array of a dtype that NumPy lacks (bfloat16, the 8-bit floats): read it by DLPack."""
 
@@ -34,7 +38,7 @@ class Tensor:
     def tobytes(self) -> bytes:
         """The elements in C order, little-endian, as a copy."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 def rebuild_tensor(dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
     """Unpickles a Tensor."""

@@ -254,6 +254,9 @@ cdef class Slab:
     def __len__(self):
         return self.len
 
+    def __reduce__(self):
+        raise TypeError("a view of a store's memory has no pickle: copy it first")
+
 
 cdef object slab(const uint8_t* p, size_t n, object owner):
     cdef Slab s = Slab.__new__(Slab)

@@ -173,9 +173,10 @@ class SumArray(_Array):
         from annapy import _views
 
         if self._state:
-            return _views.unpack(joins_array.total(self._state))
+            total: NDArray[Any] = _views.unpack(joins_array.total(self._state))
+            return total
         if self._head:
-            zeros = numpy.zeros(self.shape or (), self.dtype)
+            zeros: NDArray[Any] = numpy.zeros(self.shape or (), self.dtype)
             zeros.flags.writeable = False
             return zeros
         return None
