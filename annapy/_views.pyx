@@ -11,8 +11,10 @@ Invariants
     a view never outlives its memory: view -> Slab -> owner
     a view is read-only for everyone who asks (torch does not)
 """
+import sys
+
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE,
+    PyBUF_FULL_RO, PyBUF_WRITABLE,
     PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release, PyBuffer_ToContiguous,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -153,21 +155,25 @@ cdef int put_view(object x, Py_buffer* view, int code, Buf* out) except -1:
             to[i] = to[i] != 0
     return 1
 
+cdef object unbuffered(object x, object error):
+    """An array of a dtype that the buffer protocol has no format for, as integers of its width."""
+    name = getattr(getattr(x, "dtype", None), "name", None)
+    if name not in FOREIGN:
+        refuse(f"cannot store an array of dtype {dtype_name(x)}: {error}; convert it "
+               "first, datetimes for example by x.view('int64')")
+    return x.view("u2" if FOREIGN[name][1] == 16 else "u1"), FOREIGN[name][0]
+
 cdef int put_buffer(object x, Buf* out) except -1:
     cdef Py_buffer view
     cdef int code = -1
-    dtype = getattr(x, "dtype", None)
-    if hasattr(x, "mask") and hasattr(x, "filled"):
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(x) is not numpy.ndarray and hasattr(x, "filled"):
         refuse("cannot store a masked array: store x.filled() and x.mask under keys of their own")
-    name = getattr(dtype, "name", None)
-    if name in FOREIGN:                    # the buffer protocol has no format for these
-        code = FOREIGN[name][0]
-        x = x.view("u2" if FOREIGN[name][1] == 16 else "u1")
     try:
         PyObject_GetBuffer(x, &view, PyBUF_FULL_RO)
     except (BufferError, ValueError) as error:
-        refuse(f"cannot store an array of dtype {dtype_name(x)}: {error}; convert it "
-               "first, datetimes for example by x.view('int64')")
+        x, code = unbuffered(x, error)
+        PyObject_GetBuffer(x, &view, PyBUF_FULL_RO)
     try:
         return put_view(x, &view, code, out)
     finally:

@@ -120,7 +120,7 @@ ANNAPY_UNTIDY(f64, uint64_t, 0x8000000000000000ull, 0x7FF0000000000000ull)
 ANNAPY_ADD_INT(i32, int32_t)
 ANNAPY_ADD_INT(i64, int64_t)
 
-#define ANNAPY_ADD_FLOAT(NAME, T, LARGEST)                                                   \
+#define ANNAPY_ADD_FLOAT(NAME, T, ABS, LARGEST)                                              \
     static inline int annapy_add_##NAME(uint8_t *restrict sum, const uint8_t *restrict a,    \
                                         size_t n) {                                          \
         unsigned over = 0;                                                                   \
@@ -129,14 +129,14 @@ ANNAPY_ADD_INT(i64, int64_t)
             memcpy(&x, sum + i * sizeof(T), sizeof(T));                                      \
             memcpy(&y, a + i * sizeof(T), sizeof(T));                                        \
             x += y;                                                                          \
-            over |= !(x <= LARGEST && x >= -LARGEST);                                        \
+            over |= !(ABS(x) <= LARGEST);                                                    \
             memcpy(sum + i * sizeof(T), &x, sizeof(T));                                      \
         }                                                                                    \
         return (int)over;                                                                    \
     }
 
-ANNAPY_ADD_FLOAT(f32, float, 3.4028234663852886e38f)
-ANNAPY_ADD_FLOAT(f64, double, 1.7976931348623157e308)
+ANNAPY_ADD_FLOAT(f32, float, fabsf, 3.4028234663852886e38f)
+ANNAPY_ADD_FLOAT(f64, double, fabs, 1.7976931348623157e308)
 
 /* --- by dtype: DLPack's code and bits, known to be one of those that the lattice takes --- */
 

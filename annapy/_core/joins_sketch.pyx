@@ -229,6 +229,12 @@ cdef int hll_join(Span a, Span b, Buf* out) noexcept nogil:
     y = sketch_of(b)
     if x.p == y.p and x.form == SPARSE and y.form == SPARSE:
         return join_sparse(&x, &y, out)
+    if x.p == y.p:
+        # One side is dense, and stays so: nothing has to be counted.
+        buf_span(out, a if x.form == DENSE else b)
+        if out.status == OK:
+            absorb(out.ptr + out.len - (<size_t>1 << x.p), x.p, &y if x.form == DENSE else &x)
+        return out.status
     p = x.p if x.p < y.p else y.p
     ranks = dense_begin(out, p)
     if ranks == NULL:
