@@ -2,6 +2,7 @@
 """The compiled core of a Store and of its handles; _store.pyx has the rules."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from annapy._core.cell cimport Cell
 from annapy._core.codec cimport Buf
 from annapy._core.engine cimport Engine
 
@@ -20,6 +21,8 @@ cdef class StoreCore:
     cdef uint64_t scratch_taken
 
     cdef object look(self, object k)
+    cdef object look_on_disk(self, const uint8_t* key, size_t n, uint64_t hash)
+    cdef object show(self, const uint8_t* key, size_t n, Cell* cell)
     cdef object look_further(self, const uint8_t* key, size_t n, uint64_t hash)
     cdef int store(self, object k, object v, int64_t ttl_ms) except -1
 

@@ -21,6 +21,7 @@ from annapy._core.codec cimport (
 )
 from annapy._core.engine cimport Engine, Pin
 from annapy._core.hashing cimport hash64
+from annapy._core.ledger cimport COLD_NONE
 from annapy._core.registry cimport OP_ADD, OP_SET
 from annapy._core.shard cimport TTL_KEEP, Request, Shard
 from annapy._core.table cimport (
@@ -136,8 +137,10 @@ cdef class StoreCore:
         for tries in range(TRIES):
             status = table_find(&shard.table.view, key, n, 1, hash, &found)
             if unlikely(status != OK):
-                if status == MISSING and not shard.backed:
-                    return _absent
+                if status == MISSING:
+                    if not shard.backed or shard.ledger.cold == COLD_NONE:
+                        return _absent
+                    return self.look_on_disk(key, n, hash)
                 break
             if unlikely(not found.flags & REC_PLAIN or found.cell_len > COPIED_MAX):
                 break
@@ -148,6 +151,30 @@ cdef class StoreCore:
                 return decode_value(&copied[PLAIN_AT], found.cell_len - PLAIN_AT,
                                     self._allow_pickle)
         return self.look_further(key, n, hash)
+
+    cdef object look_on_disk(self, const uint8_t* key, size_t n, uint64_t hash):
+        """A key that is not in memory: read, decoded and brought in."""
+        cdef Engine engine = self.fast
+        cdef Request request
+        cdef Cell cell
+        cdef object record
+        engine.prepare(&request, key, n, 1)
+        record = engine.bring_in(engine.shard_of(hash), &request)
+        if record is None:
+            return _absent
+        if cell_parse(span(PyBytes_AS_STRING(record) + 4, PyBytes_GET_SIZE(record) - 4),
+                      &cell) != OK:
+            raise ValueError("a cell on disk is damaged")
+        if cell.deadline_ms and cell.deadline_ms <= request.now_ms:
+            return _absent
+        return self.show(key, n, &cell)
+
+    cdef object show(self, const uint8_t* key, size_t n, Cell* cell):
+        if cell.tag == TAG_LWW:
+            return decode_value(cell.state.ptr + STAMP_SIZE, cell.state.len - STAMP_SIZE,
+                                self._allow_pickle)
+        return self._present_other(<bytes>key[:n], cell.tag,
+                                   <bytes>cell.state.ptr[:cell.state.len])
 
     cdef object look_further(self, const uint8_t* key, size_t n, uint64_t hash):
         """Large values, other lattices, deadlines, keys on disk."""
@@ -170,11 +197,7 @@ cdef class StoreCore:
                 return _absent
             if cell_parse(span(whole.ptr, whole.len), &cell) != OK:
                 raise ValueError("a cell in memory is damaged")
-            if cell.tag == TAG_LWW:
-                return decode_value(cell.state.ptr + STAMP_SIZE, cell.state.len - STAMP_SIZE,
-                                    self._allow_pickle)
-            return self._present_other(<bytes>key[:n], cell.tag,
-                                       <bytes>cell.state.ptr[:cell.state.len])
+            return self.show(key, n, &cell)
         finally:
             buf_free(&whole)
 

@@ -19,7 +19,7 @@ def _sets() -> tuple[Any, Any, set[str], set[str]]:
 
     left = {f"member:{n:07d}" for n in range(MEMBERS)}
     right = {f"member:{n:07d}" for n in range(MEMBERS // 2, MEMBERS // 2 + MEMBERS)}
-    return GSet().add(*left), GSet().add(*right), left, right
+    return _grow(left), _grow(right), left, right
 
 
 def _clocks() -> tuple[Any, Any, dict[int, int], dict[int, int]]:

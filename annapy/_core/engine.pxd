@@ -41,6 +41,7 @@ cdef class Engine:
     cdef bint woken               # the persister knows that there is dirt
     cdef uint64_t batch_id
     cdef object backing
+    cdef object loader           # backing.load
     cdef object wake
     cdef public object on_event
     cdef dict watchers
@@ -60,6 +61,7 @@ cdef class Engine:
     cdef int try_submit(self, Request* request) except -1
     cdef int after_write(self) except -1
     cdef object load(self, Request* request)
+    cdef object bring_in(self, Shard* shard, Request* request)
     cdef int verify_record(self, bytes stored, bytes record) except -1
     cdef int64_t pin_tree(self, Shard* shard, Found* found, uint8_t* cell) except -2
     cdef bint copy_tree(self, Shard* shard, Found* found, Buf* out) except -1

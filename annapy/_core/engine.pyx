@@ -68,6 +68,9 @@ DELETE = 32
 TOUCH = 64
 TTL_KEEP_MS = -1
 
+cdef extern from *:
+    uint32_t bswap32 "__builtin_bswap32"(uint32_t) noexcept nogil
+
 _EVENT_NAMES = ("", "set", "merge", "delete", "expire", "evict")
 _engines = weakref.WeakSet()      # for fork: the child must not go on where the parent does
 
@@ -213,6 +216,7 @@ cdef class Engine:
         """Refuse everything from now on. Memory goes when the last view does."""
         self.closed = True
         self.backing = None
+        self.loader = None
         self.wake = None
         self.cut = None
         self.watchers.clear()
@@ -287,9 +291,7 @@ cdef class Engine:
                 if not shard.backed or shard.ledger.cold == COLD_NONE or tries > COLD_ROUNDS:
                     return MISSING
                 self.prepare(&request, key, key_len, namespace)
-                request.flags = REQ_INSTALL
-                self.submit(&request)
-                if not request.looked or request.cold.ptr == NULL:
+                if self.bring_in(shard, &request) is None:
                     return MISSING
                 continue
             if status != OK:
@@ -596,19 +598,38 @@ cdef class Engine:
         """What the disk has for the request's key; the object returned keeps the bytes alive."""
         cdef bytes stored
         cdef object record
-        cdef const uint8_t[::1] raw
+        cdef uint8_t* to
         request.looked = True
         request.cold = span(NULL, 0)
-        if self.backing is None:
+        if self.loader is None:
             return None
-        stored = (<uint32_t>request.namespace).to_bytes(4, "big") + request.key[:request.key_len]
-        record = self.backing.load(stored)
+        stored = PyBytes_FromStringAndSize(NULL, 4 + request.key_len)
+        to = <uint8_t*><char*>stored
+        store_u32(to, bswap32(request.namespace))
+        memcpy(to + 4, request.key, request.key_len)
+        record = self.loader(stored)
         if record is None:
             return None
-        if not isinstance(record, bytes):
+        if type(record) is not bytes:
             record = bytes(record)
         self.verify_record(stored, record)
         request.cold = span(<const char*>(<bytes>record) + 4, len(<bytes>record) - 4)
+        return record
+
+    cdef object bring_in(self, Shard* shard, Request* request):
+        """The record of a key that is not in the table, which it is after this; None: nowhere.
+
+        What the disk has was the key's cell at some moment of this call: a writer would have had
+        to bring it in first.
+        """
+        cdef object record
+        if not cold_maybe(&shard.ledger, request.hash):
+            return None
+        request.flags = REQ_INSTALL
+        request.demotions = shard.demotions
+        record = self.load(request)
+        if record is not None:
+            self.submit(request)
         return record
 
     cdef int verify_record(self, bytes stored, bytes record) except -1:
@@ -886,6 +907,7 @@ cdef class Engine:
         """
         cdef uint32_t i
         self.backing = backing
+        self.loader = backing.load
         self.wake = getattr(backing, "wake", None)
         self.backed = True
         self.marks = True
