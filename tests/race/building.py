@@ -1,10 +1,11 @@
 """Builds the native stress harness, and instrumented copies of the core, in folders of their own.
 
 Owns    build/race/VARIANT below the source tree (ignored by version control).
-Callers the race tests; a build is re-used while no source has changed. Needs Cython and a C compiler.
+Callers the race tests; a build is re-used while no source has changed. Needs Cython and a C
+        compiler.
 
-Variants: `plain`, the harness alone, against the annapy that the tests import; and, each with a copy
-of the core's sources in an `annapy` package of its own, `tsan`, `asan`, and `planted` and
+Variants: `plain`, the harness alone, against the annapy that the tests import; and, each with a
+copy of the core's sources in an `annapy` package of its own, `tsan`, `asan`, and `planted` and
 `unordered`: tsan with a deliberate mistake each (see planted_atomics.h).
 """
 from __future__ import annotations
@@ -49,7 +50,7 @@ setup(ext_modules=cythonize(
 
 
 def modules(variant: str) -> list[str]:
-    """The core's modules that a variant builds: all that the harness needs, for asan all there are."""
+    """The core's modules that a variant builds: what the harness needs, for asan all there are."""
     if variant == "plain":
         return []
     if variant == "asan":

@@ -53,7 +53,8 @@ def argument(rng: random.Random, depth: int = 0) -> bytes:
     if kind == 4:
         return struct.pack("<d", rng.random()) + member(rng)
     if kind == 5:
-        return counted(face.context_make([(rng.randrange(1, 4), rng.randrange(1, 5))])) + member(rng)
+        dot = (rng.randrange(1, 4), rng.randrange(1, 5))
+        return counted(face.context_make([dot])) + member(rng)
     if kind == 6:
         return rng.randbytes(rng.randrange(40))
     return (counted(member(rng)) + bytes([rng.randrange(1, 23), rng.choice(OPS)])
@@ -165,7 +166,8 @@ class Fuzzer:
             joined = face.cell_join(broken, cell)
         except REFUSED:
             return
-        check(tag, "a cell's join is above", bool(face.cell_order(broken, joined) & 1), broken, cell)
+        above = face.cell_order(broken, joined) & 1
+        check(tag, "a cell's join is above", bool(above), broken, cell)
 
     def contexts(self) -> None:
         rng = self.rng

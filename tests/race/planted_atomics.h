@@ -2,7 +2,7 @@
  * which is beside it under another name.
  *
  *     ANNAPY_PLANTED_RACE == 1    shared payload is copied as plain bytes, not as atomic words
- *     ANNAPY_PLANTED_RACE == 2    what is published is not ordered before the store that publishes it
+ *     ANNAPY_PLANTED_RACE == 2    what is published is not ordered before the store that does so
  */
 #include "atomics_real.h"
 

@@ -229,7 +229,7 @@ cdef int world_open(World* w, uint64_t capacity, uint64_t keys, bint evicts) noe
 
 def stress_shard(double seconds, int writers, int readers, uint64_t capacity, uint64_t keys,
                  bint evicts) -> dict[str, int]:
-    """C threads over one shard. `torn` and `stuck` must be 0; without eviction the counter exact."""
+    """C threads over one shard. `torn`, `stuck` must be 0; without eviction the counter exact."""
     cdef World* w = <World*>malloc(sizeof(World))
     cdef Worker worker[64]
     cdef int i, n = writers + readers
@@ -407,7 +407,7 @@ cdef class Consumer:
 # --- what things cost -----------------------------------------------------------------------
 
 def bench_heap(uint64_t size, uint64_t live, uint64_t rounds) -> float:
-    """CPU nanoseconds of one free and one alloc of `size` bytes, a random one of `live` replaced."""
+    """CPU nanoseconds of a free and an alloc of `size` bytes, a random one of `live` replaced."""
     cdef Arena arena
     cdef Heap heap
     cdef uint64_t* slab = <uint64_t*>calloc(live, 8)

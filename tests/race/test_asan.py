@@ -1,7 +1,8 @@
 """AddressSanitizer and UBSAN over every decoder, the heap, the shard and a hostile ring.
 
-`make asan` (ANNAPY_PROFILE=long) builds the whole core for it and takes many minutes, so the default
-run has only the decoders' fuzzer, without a sanitizer. Skips by name where there is no libasan.
+`make asan` (ANNAPY_PROFILE=long) builds the whole core for it and takes many minutes, so the
+default run has only the decoders' fuzzer, without a sanitizer. Skips by name where there is no
+libasan.
 """
 from __future__ import annotations
 
