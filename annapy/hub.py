@@ -238,7 +238,7 @@ def _open_directory(options: Options, place: object) -> Hub:
         engine = _engine(options, persister.identity.actor)
         state = persister.state
         engine.set_backing(persister, live=state.live, cold=state.live > 0, hlc=state.hlc_bound)
-        persister.attach(engine.collect)
+        persister.attach(engine.collect, engine)
         encoded = _encode_record(record)
         if encoded != persister.options:
             persister.set_options(encoded)

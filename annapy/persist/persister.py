@@ -99,6 +99,8 @@ class Persister:
         self._error: AnnapyError | None = None   # of the last commit, None if it went through
         self._dirty = False
         self._thread: threading.Thread | None = None
+        self._teacher: threading.Thread | None = None
+        self._engine: Any = None
         self._signal = threading.Lock()        # released: something is dirty
         self._signal.acquire()
         self._stop = threading.Lock()          # released: close() waits for the thread
@@ -186,9 +188,38 @@ class Persister:
         except lmdb_module().Error as error:
             raise translate(error, env.path, "opening the store") from error
 
-    def attach(self, collect: Callable[[], Any]) -> None:
-        """`collect()` gives the next cut. Call once, before the first wake."""
+    def attach(self, collect: Callable[[], Any], engine: Any = None) -> None:
+        """`collect()` gives the next cut. Call once, before the first wake.
+
+        `engine`, if given, is taught which keys are on disk once many look-ups have missed.
+        """
         self._collect = collect
+        if engine is not None:
+            self._engine = engine
+            self._reader.on_misses = self._start_teacher
+
+    def _start_teacher(self) -> None:
+        with self._start_lock:
+            if not self._closing:
+                self._teacher = threading.Thread(
+                    target=self._teach, name="annapy-filter", daemon=True
+                )
+                self._teacher.start()
+
+    def _teach(self) -> None:
+        """Fill the engine's filter over cold keys: every key of the store, a page at a time."""
+        engine, after = self._engine, None
+        try:
+            engine.cold_begin(self._reader.rows())
+            while not self._closing:
+                keys, after = self._reader.stored_keys(after)
+                engine.cold_add(keys)
+                if after is None:
+                    engine.cold_ready()
+                    return
+                time.sleep(0)              # others first: nothing waits for this
+        except AnnapyError:
+            return                         # without a filter every miss asks the disk, as before
 
     def limit(self, disk_capacity: int | None, commit_every_s: float) -> None:
         """Set what the store's own row decides, which open() could not know before it was read."""
@@ -416,8 +447,9 @@ class Persister:
         _free(self._stop)
         _free(self._signal)
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+        for running in (thread, self._teacher):
+            if running is not None and running is not threading.current_thread():
+                running.join(timeout)
         if not self._busy.acquire(timeout=timeout):
             raise AckTimeout(
                 f"closing {self.path!r}: a commit has been running for over {timeout} s; "

@@ -1,6 +1,6 @@
 """Cold reads: one key, a page of keys in order, what has expired. Everything else never gets here.
 
-Owns     nothing: each call is one short read transaction on the store's environment.
+Owns     a count of misses; each call is one short read transaction on the environment.
 Callers  the engine (`load`, from any thread), the store (scan, expiry), check.
 
 Invariants
@@ -32,7 +32,7 @@ from annapy.persist.recover import read_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from annapy.persist.env import Environment
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "assemble"]
 
 PAGE_ROWS = 512
+MISSES_MANY = 1000
 PAGE_BYTES = 8 << 20
 NAMESPACES_END = b"\xff" * 5   # above every stored key: a namespace has four bytes
 
@@ -62,12 +63,17 @@ def assemble(env: Environment, txn: Any, folded: bytes, size: int) -> bytes:
 
 
 class Reader:
-    """Cold reads of one environment. Stateless, for any number of threads."""
+    """Cold reads of one environment, for any number of threads.
 
-    __slots__ = ("_env",)
+    `on_misses` is called once, when MISSES_MANY look-ups have found nothing: time for a filter.
+    """
+
+    __slots__ = ("_env", "_misses", "on_misses")
 
     def __init__(self, env: Environment) -> None:
         self._env = env
+        self._misses = 0
+        self.on_misses: Callable[[], None] | None = None
 
     def load(self, key: bytes) -> bytes | None:
         """The record (checksum and cell) of a stored key, or None. One look-up; may wait for disk.
@@ -81,7 +87,9 @@ class Reader:
                 if len(key) > KEY_MAX:
                     return self._look_up(txn, key)
                 value: bytes | None = txn.get(key)
-                if value is not None and len(value) == CHUNKED_SIZE:
+                if value is None:
+                    self._missed()
+                elif len(value) == CHUNKED_SIZE:
                     return self._look_up(txn, key)
                 return value
         except AnnapyError:
@@ -100,6 +108,13 @@ class Reader:
         except Exception:
             raise translate(error, env.path, "reading") from error
 
+    def _missed(self) -> None:
+        self._misses += 1
+        call = self.on_misses
+        if call is not None and self._misses >= MISSES_MANY:
+            self.on_misses = None
+            call()
+
     def _look_up(self, txn: Any, key: bytes) -> bytes | None:
         """The record of any key, also where it is folded or chunked."""
         folded = fold(key)
@@ -110,6 +125,11 @@ class Reader:
         if len(body) == CHUNKED_SIZE:
             return assemble(self._env, txn, folded, chunked_size(body))
         return body
+
+    def rows(self) -> int:
+        """Records on disk, the system's and empty ones included."""
+        with self._env.snapshot() as txn:
+            return int(txn.stat(self._env.cells)["entries"])
 
     def count(self) -> int:
         """Live keys as of the last commit."""
@@ -167,7 +187,7 @@ class Reader:
     def stored_keys(
         self, after: bytes | None = None, limit: int = PAGE_ROWS
     ) -> tuple[list[bytes], bytes | None]:
-        """A page of the stored keys of all namespaces, in no order, and where to go on (None: end).
+        """A page of the stored keys of all namespaces, and where to go on (None: end).
 
         For whoever needs all of them cheaply: the filter over cold keys.
         """
