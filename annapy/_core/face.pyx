@@ -43,12 +43,10 @@ import annapy._core.joins_scalar
 import annapy._core.joins_set
 import annapy._core.joins_causal
 import annapy._core.joins_user
-for _name in ("joins_map", "joins_array", "joins_sketch"):
-    try:
-        __import__("annapy._core." + _name)
-    except ModuleNotFoundError as _error:
-        if _error.name != "annapy._core." + _name:
-            raise
+import annapy._core.joins_map
+import annapy._core.joins_ormap
+import annapy._core.joins_array
+import annapy._core.joins_sketch
 
 cdef enum:
     RELEASE_MIN = 1 << 16

@@ -80,9 +80,9 @@ def _members(rng: Random, many: bool = False) -> bytes:
 
 
 def _array(rng: Random) -> bytes:
-    """Three 64-bit integers, in the arrays' encoding: dtype, shape, data."""
-    head = bytes((0, 64, 1, 0, 1, 0, 0, 0)) + (3).to_bytes(8, "little")
-    return head + b"".join(face.i64(rng.randrange(-99, 100)) for _ in range(3))
+    """Eight 64-bit integers, in the arrays' encoding: dtype, shape, data."""
+    head = bytes((0, 64, 1, 0, 1, 0, 0, 0)) + (8).to_bytes(8, "little")
+    return head + b"".join(face.i64(rng.randrange(-99, 100)) for _ in range(8))
 
 
 def _seen(rng: Random, tag: int, state: bytes) -> bytes:
