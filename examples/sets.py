@@ -3,7 +3,7 @@ from annapy.lattice import ORSet
 
 start = ORSet().add("milk", actor="phone").add("tea", actor="phone")
 phone = start.add("bread", actor="phone")
-laptop = start.discard("tea", actor="laptop").add("jam", actor="laptop")
+laptop = start.discard("tea").add("jam", actor="laptop")
 
 joined = phone | laptop
 print(sorted(joined.value))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import annapy
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MARK = "# -> "
@@ -24,7 +26,10 @@ def test_example(path: Path, tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     promised = [line[len(MARK):] for line in text.splitlines() if line.startswith(MARK)]
     assert promised, f"{path.name} does not say what it prints"
+    # The annapy under test, also where it is built in place and not installed.
+    source = str(Path(annapy.__file__).parent.parent)
     environment = {name: x for name, x in os.environ.items() if not name.startswith("ANNAPY_")}
+    environment["PYTHONPATH"] = source
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, str(path)],

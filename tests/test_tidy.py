@@ -29,7 +29,10 @@ CODE = {".py", ".pyx", ".pxd", ".pyi", ".h", ".c"}
 TEXT = CODE | {".md", ".toml", ".txt", ".in", ""}
 
 MEMORY = ["mapping", "pages", "arena", "ring", "hazard", "liveness"]
-SHARD = ["tree", "ledger", "events", "table", "records", "shard", "batching", "cut", "engine"]
+SHARD = [
+    "tree", "tree_change", "tree_chunks", "collection", "large",
+    "ledger", "events", "table", "records", "shard", "batching", "cut", "engine",
+]
 
 # A file imports from its own layer and from those above it in this list, never from one below it.
 # A name stands for the module and everything inside it; the longest name that fits decides.
