@@ -226,6 +226,11 @@ class CellLattice(Lattice, builtin=True):
         """Is nothing observable in it: the bottom, or only the memory of what was removed?"""
         return face.is_empty(self.tag, self._state)
 
+    def __or__(self, other: Self) -> Self:
+        if type(other) is not type(self) and not self._same(other, "join"):
+            return NotImplemented
+        return self._of(face.join(self.tag, self._state, other._state))
+
     def __le__(self, other: Self) -> bool:
         if type(other) is not type(self) and not self._same(other, "compare"):
             return NotImplemented

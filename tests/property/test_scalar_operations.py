@@ -1,4 +1,4 @@
-"""Operations come from outside too: whatever their bytes, they are refused or leave sound states."""
+"""Operations come from outside too: their bytes are refused, or leave sound states."""
 from __future__ import annotations
 
 import random
