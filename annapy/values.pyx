@@ -216,11 +216,15 @@ cdef int put_list(Writer* w, list x) except -1:
     return 0
 
 cdef int put_dict(Writer* w, dict x) except -1:
+    cdef Py_ssize_t left = len(x)
     deeper(w)
-    put_head(w, V_DICT, len(x))
+    put_head(w, V_DICT, left)
     for key, value in x.items():           # raises RuntimeError when the size changes
         put_any(w, key)
         put_any(w, value)
+        left -= 1
+    if left:                               # the same size, but other keys
+        changed(x)
     w.depth -= 1
     return 0
 

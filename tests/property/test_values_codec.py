@@ -127,7 +127,7 @@ def test_foreign_objects() -> None:
         values.decode(b"")
 
 
-def test_a_list_that_changes_under_the_encoder() -> None:
+def test_containers_that_change_under_the_encoder() -> None:
     items: list[Any] = []
 
     class Shrinks(dict):  # type: ignore[type-arg]
@@ -135,6 +135,16 @@ def test_a_list_that_changes_under_the_encoder() -> None:
             items.clear()
             return []
 
+    class Swaps(dict):  # type: ignore[type-arg]
+        def items(self) -> Any:
+            for key in range(2, 40):
+                del whole[key - 1]
+                whole[key] = key
+            return []
+
+    whole: dict[int, Any] = {0: Swaps(), 1: 1}
+    with contextlib.suppress(RuntimeError):
+        assert len(values.decode(values.encode(whole))) == 2
     items += [Shrinks(), 1, 2]
     with pytest.raises(RuntimeError, match="changed size"):
         values.encode(items)
