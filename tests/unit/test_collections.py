@@ -385,6 +385,60 @@ def test_unknown_and_user_types_do_not_stand_in_maps() -> None:
         face.mutate(ORMap.tag, b"", OP["update"], counted(b"f") + b"\x16\1x", 1)
 
 
+# --- the frame --------------------------------------------------------------------------------
+
+DOTTED = [ORSet.tag, ORMap.tag, MVRegister.tag, Causal.tag, MultiCausal.tag]
+
+
+@pytest.mark.parametrize("tag", [GSet.tag, OrderedSet.tag, Map.tag, *DOTTED])
+def test_the_bottom_has_one_spelling(tag: int) -> None:
+    face.verify(tag, b"")
+    for spelled in (b"\0\0", counted(b"\0\0") + b"\0", b"\0", counted(b"\0\0")):
+        with pytest.raises(CorruptCellError):
+            face.verify(tag, spelled)
+
+
+@pytest.mark.parametrize("tag", DOTTED)
+def test_a_context_alone_is_a_state(tag: int) -> None:
+    state = counted(model.Context([(1, 1), (2, 9)]).encode()) + b"\0"
+    face.verify(tag, state)
+    assert face.is_empty(tag, state)
+    with pytest.raises(CorruptCellError):
+        face.verify(tag, state + b"\0")
+    with pytest.raises(CorruptCellError):
+        face.verify(tag, state[:-1])
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 127, 128, 129, 200, 16_383, 16_384])
+def test_counts_and_lengths_of_every_width(n: int) -> None:
+    """The joined count may take fewer bytes than the sum of the two that it was made room for."""
+    xs = range(n)
+    same = GSet().update(xs)
+    assert (same | GSet().update(xs)) == same
+    assert len(GSet().update(range(0, n, 2)) | GSet().update(range(1, n, 2))) == n
+    dotted = ORSet().update(xs, actor=1)
+    other = dotted.update(xs, actor=2)
+    face.verify(ORSet.tag, (dotted | other).state)
+    assert (dotted | other) == other
+    assert (dotted | other.clear()).value == set()
+    assert (other.discard(0) | other) == other.discard(0)
+    long = "k" * n
+    assert (GSet().add(long) | GSet().add(long + "k")).value == {long, long + "k"}
+
+
+def test_a_member_has_a_dot_for_each_concurrent_addition() -> None:
+    x = ORSet()
+    for actor in range(1, 20):
+        x |= ORSet().add("x", actor=actor)
+    assert [len(dots) for dots in model.decode_framed(x.state)[1].values()] == [19 * 16]
+    face.verify(ORSet.tag, x.state)
+    some = ORSet()
+    for actor in range(1, 12):
+        some |= ORSet().add("x", actor=actor)
+    assert (some.clear() | x).value == {"x"}
+    assert (x.clear() | some) == x.clear()
+
+
 # --- all of them ------------------------------------------------------------------------------
 
 SAMPLES: list[Any] = [
