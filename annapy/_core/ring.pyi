@@ -1,7 +1,7 @@
 """What Python sees of the mail ring: for tests and diagnosis."""
-from typing import final
+from typing import TypeAlias, final
 
-_Mail = tuple[int, int, int, bytes, bytes, bytes, int, int, int, int, int]
+_Mail: TypeAlias = tuple[int, int, int, bytes, bytes, bytes, int, int, int, int, int]
 
 @final
 class MailClient:

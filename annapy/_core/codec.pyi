@@ -1,0 +1,1 @@
+"""Nothing that Python sees: codec.pxd declares what other extensions call."""

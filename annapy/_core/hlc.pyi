@@ -1,0 +1,1 @@
+"""Nothing that Python sees: hlc.pxd declares what other extensions call."""

@@ -1,0 +1,1 @@
+"""Nothing that Python sees: large.pxd declares what other extensions call."""

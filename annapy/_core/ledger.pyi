@@ -1,0 +1,1 @@
+"""Nothing that Python sees: ledger.pxd declares what other extensions call."""

@@ -1,0 +1,3 @@
+# The table of lattices; registry.pyx says what it holds.
+
+def kinds() -> dict[str, int]: ...

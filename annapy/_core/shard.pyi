@@ -1,0 +1,1 @@
+"""Nothing that Python sees: shard.pxd declares what other extensions call."""

@@ -1,0 +1,1 @@
+"""Nothing that Python sees: table.pxd declares what other extensions call."""
