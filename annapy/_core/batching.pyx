@@ -111,7 +111,7 @@ cdef class Batch:
             with nogil:
                 failed = self.attempt()
             if failed < 0:
-                engine.after_write()
+                engine.after_write(self.shards)
                 return self.outcomes()
             if failed == self.count and self.requests[failed].status == OK:
                 return None

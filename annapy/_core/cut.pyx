@@ -153,6 +153,7 @@ cdef void _gather(Engine engine, Shard* shard, Buf* out) noexcept nogil:
     cdef size_t at
     cdef int64_t hazard
     ledger.hold += 1
+    shard.dirty_bytes = 0
     for i in range(ledger.dirty_len):
         kid = ledger.dirty[i]
         if ledger.records[kid] == 0:

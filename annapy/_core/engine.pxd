@@ -38,6 +38,8 @@ cdef class Engine:
     cdef readonly bint closed
     cdef bint foreign             # a forked child of the process that owns the directory
     cdef bint backed
+    cdef uint64_t dirty_max       # past it, a writer commits
+    cdef uint64_t commit_at
     cdef bint woken               # the persister knows that there is dirt
     cdef uint64_t batch_id
     cdef object backing
@@ -59,7 +61,7 @@ cdef class Engine:
                       uint32_t namespace) noexcept nogil
     cdef int submit(self, Request* request) except -1
     cdef int try_submit(self, Request* request) except -1
-    cdef int after_write(self) except -1
+    cdef int after_write(self, Shard* shard) except -1
     cdef object load(self, Request* request)
     cdef object bring_in(self, Shard* shard, Request* request)
     cdef int verify_record(self, bytes stored, bytes record) except -1

@@ -49,6 +49,7 @@ from annapy._core.tree cimport tree_count, tree_find
 
 cdef enum:
     SHARDS_MAX = 64
+    DIRTY_MAX = 1 << 26          # bytes of one shard that wait for a commit, at most
     HAZARDS_MAX = 1 << 20
     COPY_RETRIES = 1000
     COLD_ROUNDS = 64
@@ -563,8 +564,8 @@ cdef class Engine:
             break
         if request.status != OK:
             return raise_status(request.status, request)
-        if self.backed and not self.woken or self.watched:
-            self.after_write()
+        if self.backed and (not self.woken or shard.dirty_bytes > self.commit_at) or self.watched:
+            self.after_write(shard)
         return 0
 
     cdef int try_submit(self, Request* request) except -1:
@@ -573,17 +574,28 @@ cdef class Engine:
         if not self.foreign:
             send(shard, request)
             if request.status == OK:
-                if self.backed and not self.woken or self.watched:
-                    self.after_write()
+                if (self.backed and (not self.woken or shard.dirty_bytes > self.commit_at)
+                        or self.watched):
+                    self.after_write(shard)
                 return 1
             if request.status == WRONG_TYPE:
                 return 0
         self.submit(request)
         return 1
 
-    cdef int after_write(self) except -1:
-        """Tell the persister that there is dirt, once a commit, and the watchers that there is news."""
+    cdef int after_write(self, Shard* shard) except -1:
+        """Tell the persister that there is dirt, once a commit, and the watchers that there is news.
+
+        A writer that is faster than the disk commits itself: what waits for a commit is bounded.
+        """
         cdef uint32_t i
+        if shard.dirty_bytes > self.commit_at and self.backing is not None:
+            try:
+                self.backing.commit()
+                self.commit_at = self.dirty_max
+            except errors.AnnapyError:
+                # The persister keeps the error for the next flush, and goes on trying.
+                self.commit_at = shard.dirty_bytes + self.dirty_max
         if self.wake is not None and not self.woken:
             for i in range(self.shard_count):
                 if self.shards[i].ledger.dirty_len:
@@ -911,6 +923,8 @@ cdef class Engine:
         self.wake = getattr(backing, "wake", None)
         self.backed = True
         self.marks = True
+        self.dirty_max = max(1 << 20, min(self.arena.capacity // 16, DIRTY_MAX))
+        self.commit_at = self.dirty_max
         clock_observe(&self.clock, hlc)
         for i in range(self.shard_count):
             self.shards[i].backed = True

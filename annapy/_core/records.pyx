@@ -374,6 +374,7 @@ cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t 
     status = OK
     if shard.backed and not clean:
         flags |= REC_DIRTY
+        shard.dirty_bytes += cell_len
         if old == NULL or not old.flags & REC_DIRTY:
             status = ledger_dirty(&shard.ledger, kid)
     if flags & REC_TTL and status == OK:

@@ -86,6 +86,7 @@ cdef struct Shard:
     uint64_t actor
     uint64_t ticket
     uint64_t budget              # bytes of heap and index
+    uint64_t dirty_bytes         # of cells written since the last cut
     bint backed                  # there is a disk tier
     bint evicts                  # a cache: what does not fit is dropped
     uint64_t* limbo              # (offset, size) of large slabs that a hazard may name; 0: a root
