@@ -923,7 +923,7 @@ cdef class Engine:
         self.wake = getattr(backing, "wake", None)
         self.backed = True
         self.marks = True
-        self.dirty_max = max(1 << 20, min(self.arena.capacity // 16, DIRTY_MAX))
+        self.dirty_max = min(self.arena.capacity // 32 // self.shard_count, DIRTY_MAX)
         self.commit_at = self.dirty_max
         clock_observe(&self.clock, hlc)
         for i in range(self.shard_count):
