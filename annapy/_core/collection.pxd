@@ -31,10 +31,10 @@ cdef int collection_touched(const Op* op, Span** keys, size_t* n, bint* all) noe
 
 cdef int collection_apply(TreeOwner* o, CollectionScratch* s, const LatticeType* lattice,
                           const Op* op, uint64_t* root) noexcept nogil
-# *root becomes the root after the operation, not published, or stays if nothing changes. A published
-# root stays valid and still has to be released; one that is not is changed or replaced. On failure
-# nothing is changed, except that NO_MEMORY on an unpublished root may leave a part of it: release
-# it. Statuses of mutate and join, and WRONG_TYPE for a merge of another lattice's cell.
+# *root becomes the root after the operation, not published, or stays if nothing changes. A
+# published root stays valid and still has to be released; one that is not is changed or replaced.
+# On failure nothing is changed, except that NO_MEMORY on an unpublished root may leave a part of
+# it: release it. Statuses of mutate and join, and WRONG_TYPE for a merge of another lattice's cell.
 
 cdef int collection_join(TreeOwner* o, CollectionScratch* s, const LatticeType* lattice, Span state,
                          uint64_t* root) noexcept nogil

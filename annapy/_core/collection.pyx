@@ -1,6 +1,6 @@
 """Operations on large collections, and trees from Python; collection.pxd has the reasoning."""
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -9,13 +9,13 @@ from annapy._core.arena cimport (
 from annapy._core.cell cimport TAG_ORSET, Cell, cell_parse
 from annapy._core.clock cimport DOT_SIZE, Context, context_of
 from annapy._core.codec cimport (
-    CORRUPT, MISSING, NO_MEMORY, OK, OVER_LIMIT, WRONG_TYPE, Buf, Cursor, Span, buf_clear,
+    CORRUPT, MISSING, NO_MEMORY, OK, WRONG_TYPE, Buf, Cursor, Span, buf_clear,
     buf_free, buf_init, cur_counted, cursor, load_u64, span, span_equal, span_of_bytes)
 from annapy._core.joins_set cimport Coll, Entry, coll_next, coll_open, members_sorted
 from annapy._core.registry cimport (
     OP_ADD, OP_MERGE, OP_REMOVE, OP_UPDATE, LatticeType, Op, lattice_of)
 from annapy._core.tree cimport (
-    TreeCursor, TreeOwner, TreeRoot, tree_bytes, tree_count, tree_find, tree_flatten, tree_next,
+    TreeCursor, TreeOwner, tree_bytes, tree_count, tree_find, tree_flatten, tree_next,
     tree_owner_init, tree_partial, tree_prefix, tree_publish, tree_rank, tree_release, tree_retain,
     tree_root, tree_seek, tree_seek_at)
 from annapy._core.tree_change cimport (
@@ -64,7 +64,7 @@ cdef int collection_touched(const Op* op, Span** keys, size_t* n, bint* all) noe
 
 
 cdef bint removes_elsewhere(const LatticeType* lattice, Coll* c) noexcept nogil:
-    """Does joining this state remove entries that it does not name? True where that is not known."""
+    """Does joining it remove entries that it does not name? True where that is not known."""
     cdef Context context
     cdef Cursor at = c.entries
     cdef Entry e
@@ -444,15 +444,25 @@ cdef class Tree:
             raise failed(status)
         return held(self.trees, root)
 
-    def apply(self, int tag, int code, bytes arg, uint64_t actor) -> Tree:
+    def apply(self, int tag, int code, bytes arg, uint64_t actor, stamp=(0, 0, 0)) -> Tree:
         """An operation of a lattice; the same object if nothing changed."""
         cdef Op op
         cdef uint64_t root = self.root
         cdef int status
         fill(&op, tag, code, span_of_bytes(arg), actor)
+        op.stamp.hlc, op.stamp.actor, op.stamp.client = stamp
         with nogil:
             status = collection_apply(&self.trees.owner, &self.trees.scratch, lattice_of(op.tag),
                                       &op, &root)
+        if status != OK:
+            raise failed(status)
+        return self if root == self.root else held(self.trees, root)
+
+    def join(self, int tag, bytes state) -> Tree:
+        """With a verified flat state; the same object if nothing changed."""
+        cdef uint64_t root = self.root
+        cdef int status = collection_join(&self.trees.owner, &self.trees.scratch,
+                                          lattice_of(<uint8_t>tag), span_of_bytes(state), &root)
         if status != OK:
             raise failed(status)
         return self if root == self.root else held(self.trees, root)

@@ -8,7 +8,7 @@ Callers tree_find, tree_flatten, cursors and all that take a `base`: readers. Al
         and imports, collection.pyx applies operations.
 
     root      96   TreeRoot, then the prefix (a causal context, or nothing): one version of one tree
-    leaf      32   TreeNode · u16 start[count] · entries, in the framing and the order of the flat form
+    leaf      32   TreeNode · u16 start[count] · entries, framed and ordered as in the flat form
     inner     32   TreeNode · u64 child[count] · u64 head[count] · u32 total[count]
                    · u32 start[count + 1] · separators
 

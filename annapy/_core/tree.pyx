@@ -200,6 +200,7 @@ cdef inline int entry_compare(const TreeNode* n, const uint8_t* entries, uint32_
     cdef const uint8_t* p = entries + leaf_starts(n)[i]
     cdef uint64_t x
     cdef Entry e
+    e.key = span(NULL, 0)
     if likely((p[0] | p[1]) < 0x80):
         e.key = span(p + 2, p[0])
         x = load_big(p + 2)

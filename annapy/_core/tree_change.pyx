@@ -72,7 +72,7 @@ cdef void discard(Change* c, uint64_t node) noexcept nogil:
     c.gone_n += 1
 
 
-cdef struct Edit:                # a leaf's entries with those in [at, end) replaced by `key`, if any
+cdef struct Edit:                # a leaf's entries with those in [at, end) replaced by `key`'s
     const TreeNode* n
     uint32_t at
     uint32_t end

@@ -382,7 +382,7 @@ cdef int import_enter(Import* m, Record* r, uint8_t level) noexcept nogil:
     cdef Cursor c = cursor(r.node)
     cdef uint8_t kind = 0
     cdef uint64_t n = 0
-    cdef Span ids
+    cdef Span ids = span(NULL, 0)
     if (cur_u8(&c, &kind) != OK or kind != INNER or cur_u8(&c, &f.level) != OK
             or f.level != level or cur_varint(&c, &n) != OK or n == 0 or n > INNER_LIMIT
             or cur_take(&c, 8 * n, &ids) != OK):
