@@ -70,7 +70,7 @@ cdef struct Arena:               # this process's view
 
 cdef struct Magazine:            # free slabs of one class, the next one last
     uint16_t len
-    uint16_t limit               # at most this many: 64 KiB of them, at least 2
+    uint16_t limit               # at most this many, at least 2
     uint32_t slabs               # how many the class has in its spans, free or not
     uint64_t size                # of the class
     uint32_t partial             # list of spans with a marked slab (Pages.runs)

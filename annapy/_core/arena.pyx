@@ -24,10 +24,11 @@ __all__ = ["Attached", "Memory"]
 
 cdef uint64_t MAGIC = 0x31414E4552414E41     # "ANARENA1"
 cdef enum:
-    SPAN_BYTES_MIN = 8192
+    SPAN_BYTES_MIN = 4096
     SPAN_BYTES_MAX = 65536
     SPAN_SHARE = 16              # a new span is at most 1/16 of what its class has, if it can be
     SPAN_PAGES_MAX = 32
+    MAGAZINE_BYTES = 65536       # a magazine holds that much, or 1/1024 of the capacity
     STEP_MIN = 16                # pages
     STEP_MAX = 1024
     PURGE_PAGES_MIN = 16         # shorter free runs keep their memory, unless trimmed
@@ -187,7 +188,7 @@ cdef uint64_t heap_rounded(uint64_t size) noexcept nogil:
 
 cdef int heap_init(Heap* heap, Arena* arena) noexcept nogil:
     cdef uint32_t c
-    cdef uint64_t step = arena.capacity // 64 // PAGE_SIZE, limit
+    cdef uint64_t step = arena.capacity // 64 // PAGE_SIZE, kept = arena.capacity // 1024, limit
     memset(heap, 0, sizeof(Heap))
     heap.arena = arena
     heap.step = <uint32_t>(STEP_MIN if step < STEP_MIN else STEP_MAX if step > STEP_MAX else step)
@@ -196,8 +197,9 @@ cdef int heap_init(Heap* heap, Arena* arena) noexcept nogil:
         heap.dirty_max = DIRTY_MAX
     for c in range(HEAP_CLASSES):
         heap.magazine[c].size = class_size(c)
-        limit = 65536 // class_size(c)
-        heap.magazine[c].limit = <uint16_t>(HEAP_MAGAZINE if limit > HEAP_MAGAZINE else limit)
+        limit = (MAGAZINE_BYTES if kept > MAGAZINE_BYTES else kept) // class_size(c)
+        limit = HEAP_MAGAZINE if limit > HEAP_MAGAZINE else 2 if limit < 2 else limit
+        heap.magazine[c].limit = <uint16_t>limit
     return pages_open(&heap.pages, arena.capacity)
 
 
@@ -269,13 +271,14 @@ cdef uint64_t heap_reserve(Heap* heap, uint64_t size) noexcept nogil:
 
 # --- the heap: spans ------------------------------------------------------------------------
 
-cdef uint32_t span_pages(uint64_t size, uint32_t slabs) noexcept nogil:
-    """The shortest span of at least `slabs` that loses at most 1/32 at its end, if there is one."""
+cdef uint32_t span_pages(uint64_t size, uint32_t slabs, uint32_t part) noexcept nogil:
+    """The shortest span of at least `slabs` that loses at most 1/part at its end, if there is
+    one."""
     cdef uint32_t pages, best = 0
     cdef uint64_t lost, best_lost = 0
     for pages in range(<uint32_t>(whole_pages(slabs * size) // PAGE_SIZE), SPAN_PAGES_MAX + 1):
         lost = (pages * PAGE_SIZE) % size
-        if lost * 32 <= pages * PAGE_SIZE:
+        if lost * part <= pages * PAGE_SIZE:
             return pages
         if best == 0 or lost * best < best_lost * pages:
             best = pages
@@ -293,7 +296,7 @@ cdef uint32_t span_obtain(Heap* heap, Magazine* m) noexcept nogil:
     slabs = <uint32_t>(bytes // m.size)
     while run == 0:
         slabs = slabs if slabs > 1 else 1
-        run = obtain(heap, span_pages(m.size, slabs))
+        run = obtain(heap, span_pages(m.size, slabs, 8 if bytes == SPAN_BYTES_MIN else 32))
         if slabs == 1:
             break
         slabs //= 4
