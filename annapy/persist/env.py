@@ -386,8 +386,8 @@ def _await_readers(env: Any) -> None:
     own = str(os.getpid())
     end = time.monotonic() + CLOSE_WAIT_S
     while time.monotonic() < end:
-        lines = env.readers().splitlines()
-        if not any(line.split()[:1] == [own] for line in lines):
+        rows = [line.split() for line in env.readers().splitlines()]
+        if not any(row[:1] == [own] and row[-1] != "-" for row in rows):   # "-": a slot at rest
             return
         time.sleep(0.001)
 

@@ -28,6 +28,7 @@ __all__ = ["code_of", "translate"]
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_TOLD_BY_TEXT = [*_NO_ROOM, *_READ_ONLY, errno.EIO, errno.ENOMEM]
 _SCARCE_BYTES = 1 << 20        # less than this left, and a failed write was for want of room
 
 _CORRUPT = ("CorruptedError", "PageNotFoundError", "InvalidError", "BadDbiError", "NotFoundError",
@@ -35,9 +36,15 @@ _CORRUPT = ("CorruptedError", "PageNotFoundError", "InvalidError", "BadDbiError"
 
 
 def code_of(error: BaseException) -> int:
-    """The errno that an OSError or an LMDB error carries, or 0."""
+    """The errno that an OSError or an LMDB error carries, or 0.
+
+    Before version 2, py-lmdb's errors carry the text only.
+    """
     code = getattr(error, "errno", None) or getattr(error, "code", None)
-    return code if isinstance(code, int) and code > 0 else 0
+    if isinstance(code, int):
+        return max(code, 0)
+    text = str(error)
+    return next((c for c in _TOLD_BY_TEXT if text.endswith(os.strerror(c))), 0)
 
 
 def translate(error: BaseException, directory: str, doing: str) -> AnnapyError:
