@@ -23,6 +23,7 @@ from annapy._codes import (
     OP_SET,
     OP_UPDATE,
     REQ_DELETE,
+    REQ_IF_PRESENT,
     STAMP_SIZE,
     TAG_CAUSAL,
     TAG_GCOUNTER,
@@ -112,18 +113,18 @@ class ORSet(_SetHandle, MutableSet):  # type: ignore[type-arg]
 
     def discard(self, x: Any, *, ack: Ack | None = None, op_id: OpId | None = None) -> None:
         """Remove one member if it is there."""
-        self._do(OP_REMOVE, members([values.member(x)]), ack, op_id)
+        self._do(OP_REMOVE, members([values.member(x)]), ack, op_id, REQ_IF_PRESENT)
 
     def difference_update(self, *others: Iterable[Any], ack: Ack | None = None,
                           op_id: OpId | None = None) -> None:
         """Remove every member of each of `others`, in one operation."""
         encoded = [values.member(x) for other in others for x in other]
         if encoded:
-            self._do(OP_REMOVE, members(encoded), ack, op_id)
+            self._do(OP_REMOVE, members(encoded), ack, op_id, REQ_IF_PRESENT)
 
     def clear(self, *, ack: Ack | None = None, op_id: OpId | None = None) -> None:
         """Remove every member that the owner has, in one operation."""
-        self._do(OP_CLEAR, b"", ack, op_id)
+        self._do(OP_CLEAR, b"", ack, op_id, REQ_IF_PRESENT)
 
     def __ior__(self, other: Any) -> ORSet:  # type: ignore[override,misc]
         self.update(other)
@@ -360,7 +361,7 @@ class ORMap(_MapHandle):
 
     def clear(self, *, ack: Ack | None = None, op_id: OpId | None = None) -> None:
         """Remove every field that the owner has, in one operation."""
-        self._do(OP_CLEAR, b"", ack, op_id)
+        self._do(OP_CLEAR, b"", ack, op_id, REQ_IF_PRESENT)
 
     def _remove(self, fields: list[bytes], ack: Ack | None, op_id: OpId | None) -> None:
-        self._do(OP_REMOVE, members(fields), ack, op_id)
+        self._do(OP_REMOVE, members(fields), ack, op_id, REQ_IF_PRESENT)

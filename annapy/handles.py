@@ -124,8 +124,10 @@ class Handle(HandleCore):
                                   op_id=op_id_bytes(op_id))
         return bool(done[0])
 
-    def _do(self, code: int, arg: bytes, ack: Ack | None, op_id: OpId | None) -> None:
-        self._scope._apply(self._at, code, self.tag, arg, ack=ack, op_id=op_id_bytes(op_id))
+    def _do(self, code: int, arg: bytes, ack: Ack | None, op_id: OpId | None,
+            flags: int = 0) -> None:
+        self._scope._apply(self._at, code, self.tag, arg, flags=flags, ack=ack,
+                           op_id=op_id_bytes(op_id))
 
     def _state(self) -> bytes:
         found = self._scope._read(self._at)

@@ -273,8 +273,8 @@ class Store(StoreCore, Factories):
                     raise KeyError("popitem(): the store is empty") from None
                 candidates.extend(fresh)
                 continue
-            value = self.pop(key, ABSENT)
-            if value is not ABSENT:
+            value = self.pop(key, candidates)      # itself: no value of a store
+            if value is not candidates:
                 return key, value
 
     def setdefault(self, k: Key, default: Any = None, /, *, ttl: Duration | None = None,

@@ -145,6 +145,12 @@ def test_popitem_drains(s: annapy.Store) -> None:
         s.popitem()
     s["late"] = 1
     assert s.popitem() == ("late", 1)
+    s.update(dict.fromkeys("abc", 1))
+    first, _ = s.popitem()
+    for key in set("abc") - {first}:    # popitem had its eye on these
+        del s[key]
+    with pytest.raises(KeyError, match="empty"):
+        s.popitem()
 
 
 def test_update_forms(s: annapy.Store) -> None:
