@@ -279,6 +279,84 @@ cdef int64_t counter_value(World* w, Buf* cell):
     return <int64_t>plus
 
 
+# --- several heaps in one arena -------------------------------------------------------------
+
+cdef enum:
+    SLABS = 400
+
+cdef struct Farmer:
+    Arena* arena
+    uint64_t seed
+    uint64_t rounds
+    uint64_t trampled        # slabs that somebody else wrote into
+    uint64_t empty           # allocations that found no room
+    uint64_t faults
+    uint64_t held
+    pthread_t thread
+
+
+cdef void* farm(void* argument) noexcept nogil:
+    """One heap: slabs filled with their own mark, looked at again before they are freed."""
+    cdef Farmer* me = <Farmer*>argument
+    cdef Heap heap
+    cdef uint64_t offset[SLABS]
+    cdef uint64_t size[SLABS]
+    cdef uint64_t rng = me.seed, i, k, r
+    cdef uint64_t* word
+    heap_init(&heap, me.arena)
+    memset(offset, 0, sizeof(offset))
+    for r in range(me.rounds):
+        k = next_random(&rng) % SLABS
+        word = <uint64_t*>(me.arena.base + offset[k])
+        if offset[k]:
+            for i in range(size[k] // 8):
+                if word[i] != me.seed + offset[k]:
+                    me.trampled += 1
+                    break
+            heap_free(&heap, offset[k], size[k])
+        size[k] = 8 << next_random(&rng) % (9 if r % 16 else 15)
+        offset[k] = heap_alloc(&heap, size[k])
+        if offset[k] == 0:
+            me.empty += 1
+            continue
+        word = <uint64_t*>(me.arena.base + offset[k])
+        for i in range(size[k] // 8):
+            word[i] = me.seed + offset[k]
+        if r % 1000 == 0:
+            arena_reserve(me.arena, 4096)
+    me.faults = heap.faults
+    me.held = heap.held
+    heap_close(&heap)
+    return NULL
+
+
+def stress_heaps(int threads, uint64_t rounds, uint64_t capacity) -> dict[str, int]:
+    """Heaps of several threads share an arena: no slab may be handed out twice."""
+    cdef Arena arena
+    cdef Farmer farmer[16]
+    cdef int i
+    if threads > 16 or arena_create(&arena, capacity, ARENA_ANONYMOUS, NULL, 1, 1) != OK:
+        raise MemoryError
+    memset(farmer, 0, sizeof(farmer))
+    with nogil:
+        for i in range(threads):
+            farmer[i].arena = &arena
+            farmer[i].seed = <uint64_t>0x9E3779B97F4A7C15 * <uint64_t>(i + 1)
+            farmer[i].rounds = rounds
+            pthread_create(&farmer[i].thread, NULL, farm, &farmer[i])
+        for i in range(threads):
+            pthread_join(farmer[i].thread, NULL)
+    result = {
+        "trampled": sum([farmer[i].trampled for i in range(threads)]),
+        "empty": sum([farmer[i].empty for i in range(threads)]),
+        "faults": sum([farmer[i].faults for i in range(threads)]),
+        "held": sum([farmer[i].held for i in range(threads)]),
+        "cursor": arena.header.cursor,
+    }
+    arena_close(&arena)
+    return result
+
+
 # --- the two ends of a ring -----------------------------------------------------------------
 
 def produce(int mail_fd, int owner_fd, uint64_t reply_at, uint64_t bell_at, int bell_fd,

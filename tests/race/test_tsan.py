@@ -19,6 +19,10 @@ SHARD = """
 import json, sys, stress
 print(json.dumps(stress.stress_shard(float(sys.argv[1]), *map(int, sys.argv[2:]))))
 """
+HEAPS = """
+import json, sys, stress
+print(json.dumps(stress.stress_heaps(*map(int, sys.argv[1:]))))
+"""
 RING = """
 import json, os, threading, sys, stress
 from annapy._core.ring import MailClient
@@ -55,6 +59,17 @@ def test_readers_through_growth_and_eviction(writers: int, readers: int, capacit
     else:
         assert seen["refused"] == 0
         assert seen["counted"] == seen["added"] > 0
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("capacity", [64 << 20, 4 << 20], ids=["room", "exhaustion"])
+def test_heaps_share_an_arena(capacity: int) -> None:
+    done = run("tsan", HEAPS, "4", str(1_000_000 if LONG else 20_000), str(capacity), timeout=800)
+    assert "WARNING: ThreadSanitizer" not in done.stderr, done.stderr[:6000]
+    seen = json.loads(done.stdout)
+    assert seen["trampled"] == seen["faults"] == 0
+    assert (seen["empty"] > 0) == (capacity < 64 << 20)
+    assert seen["held"] <= seen["cursor"] <= capacity
 
 
 @pytest.mark.timeout(900)
