@@ -179,6 +179,16 @@ def test_check_finds_damage(store: Path) -> None:
     assert line_of(result)["damaged"] >= 1
 
 
+def test_an_emptied_set_is_no_damage(store: Path, tmp_path: Path) -> None:
+    with annapy.open(store) as s:
+        s.orset("tags").discard("a")
+        s.orset("tags").discard("b")
+        del s["user:1"]
+    result = annapy_command("check", store=store)
+    assert (result.exit_code, "all whole" in result.output) == (0, True)
+    assert annapy_command("backup", str(tmp_path / "copy"), store=store).exit_code == 0
+
+
 def test_doctor(store: Path) -> None:
     result = annapy_command("doctor", "--json", store=store)
     data = line_of(result)

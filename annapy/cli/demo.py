@@ -172,9 +172,9 @@ def show(out: Output, figures: dict[str, Any]) -> None:
         f" about {figures['distinct_estimate']:,} by the HyperLogLog;"
         f" {figures['unlearned_images']:,} of them were last read wrongly."
     )
-    kinds = ", ".join(f"{count} {kind}" for kind, count in figures["kinds"].items())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in figures["kinds"].items())
     out.say(
-        f"State: {kinds}; {size_words(figures['memory_bytes'])} in memory,"
+        f"Keys: {kinds}; {size_words(figures['memory_bytes'])} in memory,"
         f" {size_words(figures['disk_bytes'])} on disk."
     )
     out.say(f"Run it again to go on from here:  annapy demo {figures['directory']}")

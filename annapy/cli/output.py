@@ -52,7 +52,10 @@ class Output:
         from rich import box
         from rich.table import Table
 
-        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        table = Table(
+            title=title or None, title_justify="left", box=box.SIMPLE_HEAD,
+            show_header=any(column.rstrip(">") for column in columns),
+        )
         for column in columns:
             table.add_column(
                 column.rstrip(">"), justify="right" if column.endswith(">") else "left",

@@ -90,7 +90,7 @@ def check_verb(out: Output, store: str | None, target: str | None) -> int:
             out.say(f"damaged: {problem}")
         out.say(
             f"{place}: {report.cells:,} cells in {size_words(report.file_bytes)},"
-            f" {'all whole' if report else f'{report.problem_count:,} problems'}"
+            f" {'all whole' if report else f'problems: {report.problem_count:,}'}"
         )
     return DONE if report else MISSING
 

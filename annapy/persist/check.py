@@ -61,7 +61,7 @@ class Report:
         self.cells = 0             # records
         self.chunked = 0           # of them, in chunks
         self.deadlines = 0         # keys with one
-        self.live = 0              # keys with something observable in them, of the user's
+        self.live = 0              # keys of the user: an emptied set is one; a deleted key has no row
         self.file_bytes = 0
         self.problem_count = 0
         self.problems: list[str] = []
@@ -201,12 +201,12 @@ class _Contents:
             body = assemble(self.env, self.txn, row, chunked_size(body))
             manifest = self.txn.get(chunk_key(row, 0), db=self.env.chunks)
             self.expected_chunks += 1 + len(Manifest.decode(manifest).chunks)
-        state, _, deadline_ms, empty = self.inspect(whole, body)
+        state, _, deadline_ms, _ = self.inspect(whole, body)
         if state:
             raise CorruptCellError(
                 "its checksum is wrong" if state == 1 else "its cell is not canonical"
             )
-        if not empty and row[:4] != SYSTEM:
+        if row[:4] != SYSTEM:
             self.report.live += 1
         if deadline_ms:
             self._cell_deadline(row, whole, deadline_ms)
