@@ -19,8 +19,9 @@ from annapy._core.cell cimport HEADER_SIZE, STAMP_SIZE, TAG_LWW, TAG_PNCOUNTER, 
 from annapy._core.codec cimport (
     MISSING, OK, Buf, buf_clear, buf_free, buf_init, likely, span, store_u64, unlikely,
 )
-from annapy._core.engine cimport Engine, Pin
+from annapy._core.engine cimport Engine
 from annapy._core.hashing cimport hash64
+from annapy._core.memory cimport Pin
 from annapy._core.ledger cimport COLD_NONE
 from annapy._core.registry cimport OP_ADD, OP_SET
 from annapy._core.shard cimport TTL_KEEP, Request, Shard
@@ -115,7 +116,7 @@ cdef class StoreCore:
         self.ack = ack
         self.quick = ack == "memory"
 
-    # --- reading ----------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------
 
     cdef object look(self, object k):
         """The value under a key, or _absent."""
@@ -248,7 +249,7 @@ cdef class StoreCore:
                                 PyBytes_GET_SIZE(state) - STAMP_SIZE, self._allow_pickle)
         return self._present_other(key, tag, state)
 
-    # --- writing ------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------
 
     cdef int store(self, object k, object v, int64_t ttl_ms) except -1:
         """A register set, acknowledged in memory."""
@@ -288,7 +289,7 @@ cdef class StoreCore:
     def set(self, k, v, *, ttl=None, tag=None, ack=None, op_id=None):
         """Store `v` under `k`; the last write wins.
 
-        ttl     how long it lives (seconds, timedelta, "15m"); None: the store's default, else for ever
+        ttl     how long it lives (seconds, timedelta, "15m"); None: as the store says, else for ever
         tag     a label for `evict(tag=…)`
         ack     "memory": returns once applied and visible to all; "disk": once committed and synced
         op_id   makes a retry within ten minutes change nothing

@@ -61,8 +61,8 @@ def python(code: str, *arguments: str) -> str:
 
 @pytest.mark.timeout(900)
 def test_bytes_a_key() -> None:
-    figure("memory a key, 1 M small ones", "annapy beyond 1.6x the bytes", float(python(BYTES_A_KEY)),
-           96, "B")
+    figure("memory a key, 1 M small ones", "annapy beyond 1.6x the bytes",
+           float(python(BYTES_A_KEY)), 96, "B")
 
 
 @pytest.mark.timeout(900)

@@ -31,7 +31,8 @@ TEXT = CODE | {".md", ".toml", ".txt", ".in", ""}
 MEMORY = ["mapping", "pages", "arena", "ring", "hazard", "liveness"]
 SHARD = [
     "tree", "tree_change", "tree_chunks", "collection", "large",
-    "ledger", "events", "table", "records", "shard", "batching", "cut", "engine",
+    "ledger", "events", "table", "records", "shard", "memory", "requests", "reading", "batching",
+    "cut", "engine",
 ]
 
 # A file imports from its own layer and from those above it in this list, never from one below it.

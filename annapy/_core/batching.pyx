@@ -19,9 +19,10 @@ from annapy._core.codec cimport (
     BUSY, COLD, NO_MEMORY, OK, Buf, buf_clear, buf_free, buf_put, buf_u64, buf_u8, span,
     span_of_bytes,
 )
-from annapy._core.engine cimport Engine, raise_status, strip_header
+from annapy._core.engine cimport Engine
 from annapy._core.records cimport batch_end
 from annapy._core.registry cimport OP_MERGE, OP_SET
+from annapy._core.requests cimport raise_status, strip_header
 from annapy._core.shard cimport (
     REQ_BATCH, REQ_IF_ABSENT, REQ_RETURN_NEW, REQ_RETURN_OLD, Request, Shard, shard_apply,
     shard_index, shard_release, shard_take,
@@ -101,7 +102,7 @@ cdef class Batch:
             request.ttl_ms = OP_ID_WINDOW_MS
 
     def run(self) -> list | None:
-        """The outcomes, in order; None if the note was there already. Raises what a request raises."""
+        """The outcomes, in order; None if the note was there. Raises what a request raises."""
         cdef Engine engine = self.engine
         cdef Py_ssize_t failed
         cdef int rounds, status
@@ -170,7 +171,7 @@ cdef class Batch:
         return failed
 
     cdef bint write_note(self, bint first) noexcept nogil:
-        """Claim the note before the operations, fill it after them; False: it was there, or failed."""
+        """Claim the note before the operations, fill it after them; False: there, or failed."""
         cdef Request* request = &self.requests[self.count]
         cdef Request* outcome = self.requests
         if request.key == NULL:

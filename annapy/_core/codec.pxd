@@ -8,7 +8,7 @@ Threads none of its own; a Buf or a Cursor belongs to the thread that holds it.
 Invariants
     cursor.at <= cursor.end                       a Cursor never reads past its input
     buf.len <= buf.cap                            a Buf never writes past its memory
-    buf.status != OK  =>  buf.ptr[0:len] is void  failure is sticky; callers test it once, at the end
+    buf.status != OK  =>  buf.ptr[0:len] is void  failure is sticky; callers test it at the end
     a varint is minimal                           a longer spelling of the same number is CORRUPT
     nothing here allocates from a length that foreign bytes claim, only from bytes that are there
 """

@@ -18,19 +18,21 @@ from annapy._core.codec cimport (
     OK, Buf, buf_free, buf_init, buf_put, buf_u32, buf_u64, load_u32, load_u64, span,
     store_u32, store_u64,
 )
-from annapy._core.engine cimport Engine, Pin
+from annapy._core.engine cimport Engine
 from annapy._core.hashing cimport crc32c
 from annapy._core.large cimport large_cell
 from annapy._core.ledger cimport Ledger, ledger_dirty
+from annapy._core.memory cimport Pin
 from annapy._core.records cimport record_forget, record_hash
 from annapy._core.shard cimport Shard, shard_release, shard_take
 from annapy._core.table cimport (
-    REC_COMMITTING, REC_DIRTY, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Place, Record, table_locate,
+    REC_COMMITTING, REC_DIRTY, REC_TOMBSTONE, REC_TREE, REC_TTL, RECORD_HEADER, Place, Record,
+    table_locate,
 )
 
 cdef enum:
     COPY_MAX = 65536
-    HEAD = 32                    # u32 key_len, u32 kind, u64 cell_len, u64 deadline, u64 offset or 0
+    HEAD = 32                    # u32 key_len, u32 kind, u64 cell_len, u64 deadline, u64 address
     KIND_PUT = 0
     KIND_DELETE = 1
     KIND_PINNED = 2
@@ -110,7 +112,7 @@ cdef class Cut:
                 self.puts.append((key, <bytes>at[HEAD + key_len:HEAD + key_len + 4 + cell_len]))
             else:
                 pin = Pin.__new__(Pin)
-                pin.engine = self.engine
+                pin.memory = self.engine
                 pin.hazard = <int64_t>load_u64(at + HEAD + key_len)
                 pin.cell = <const uint8_t*>load_u64(at + 24)
                 pin.nbytes = cell_len

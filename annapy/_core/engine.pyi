@@ -1,10 +1,8 @@
 # Shards, their memory and the way to the disk; engine.pyx says what each call does and raises.
-from collections.abc import Callable
 from typing import Any
 
-from typing_extensions import Self
-
 from annapy._core.cut import Cut
+from annapy._core.reading import Reading
 
 IF_ABSENT: int
 IF_PRESENT: int
@@ -15,40 +13,7 @@ DELETE: int
 TOUCH: int
 TTL_KEEP_MS: int
 
-class Pin:
-    nbytes: int
-    version: int
-    def __buffer__(self, flags: int, /) -> memoryview: ...
-
-class Engine:
-    actor: int
-    client: int
-    closed: bool
-    on_event: Callable[[], object] | None
-    def __new__(
-        cls,
-        capacity: int,
-        shards: int = 1,
-        *,
-        actor: int,
-        client: int = 0,
-        evict: bool = False,
-        hash_seed: int = 0,
-        arena_kind: int = 0,
-        path: bytes | None = None,
-    ) -> Self: ...
-    def close(self) -> None: ...
-    def hold_still(self) -> None: ...
-    def go_on(self) -> None: ...
-    def become_child(self) -> None: ...
-    def entry(self, key: bytes, member: bytes, ns: int = 1) -> tuple[int, bytes] | None: ...
-    def count(self, key: bytes, ns: int = 1) -> tuple[int, int] | None: ...
-    def read(self, key: bytes, ns: int = 1) -> tuple[int, bytes, int, int] | None: ...
-    def read_cell(self, key: bytes, ns: int = 1) -> bytes | None: ...
-    def read_many(
-        self, keys: list[bytes], ns: int = 1
-    ) -> list[tuple[int, bytes, int, int] | None]: ...
-    def pin(self, key: bytes, ns: int = 1) -> Pin | None: ...
+class Engine(Reading):
     def apply(
         self,
         key: bytes,
@@ -88,5 +53,3 @@ class Engine:
     def cold_add(self, stored_keys: list[bytes]) -> None: ...
     def cold_ready(self) -> None: ...
     def collect(self) -> Cut: ...
-
-def kind_name(tag: int) -> str: ...

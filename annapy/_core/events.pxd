@@ -2,9 +2,9 @@
 """The broadcast ring: what changed, for whoever watches; a slow watcher stalls nobody.
 
 Owns     EventRing. Written by shard owners of one process, under a spin lock held for one copy.
-Readers  any thread, without a lock: a cursor each; what was overwritten before it was read is a gap.
+Readers  any thread, without a lock: a cursor each; what was overwritten unread is a gap.
 
-    record   u64 position · u32 size · u8 kind · u8 cause · u16 key_len · u32 namespace · key, padded to 8
+    record   u64 position · u32 size · u8 kind · u8 cause · u16 key_len · u32 namespace · key
 
 Invariants
     head - tail <= size            tail: the oldest position that is still whole

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What an owner writes down about its keys, in private memory: order of insertion, dirt, deadlines, cold keys.
+"""What an owner writes down about its keys: order of insertion, dirt, deadlines, cold keys.
 
 Owns    Ledger: key numbers (kid) in order of insertion, the SIEVE hand, the dirty and in-flight
         lists, the heap of deadlines, the filter over keys that are on disk only.

@@ -219,7 +219,7 @@ cdef uint64_t _alloc(Shard* shard, uint64_t size, uint32_t protect, int* status)
 # --- writing a record ---------------------------------------------------------------------------
 
 cdef uint32_t _array_offset(const uint8_t* cell, size_t cell_len) noexcept nogil:
-    """Where an array's data starts in its cell, so that it can be put on a 64-byte boundary; or 0."""
+    """Where an array's data starts in its cell, to put it on a 64-byte boundary; or 0."""
     cdef Cell parsed
     cdef uint64_t at
     if cell_parse(span(cell, cell_len), &parsed) != OK:
@@ -307,7 +307,7 @@ cdef void _trim_deadlines(Shard* shard) noexcept nogil:
 
 cdef int _note_deadline(Shard* shard, const Record* old, uint32_t kid,
                         uint64_t deadline_ms) noexcept nogil:
-    """One entry a key is enough while its deadline only moves on: it is put back when it comes up."""
+    """One entry a key will do while its deadline only moves on: it is put back when it comes up."""
     cdef uint64_t before
     if old != NULL and old.flags & REC_TTL and not old.flags & REC_TOMBSTONE:
         before = record_deadline(old)
@@ -339,8 +339,9 @@ cdef int record_room(Shard* shard, uint64_t size, const Record* protect) noexcep
     return _room(shard, size, protect.kid if protect != NULL else NO_KID)
 
 
-cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t cell_len, uint32_t flags,
-                  uint64_t deadline_ms, bint batch, bint clean) noexcept nogil:
+cdef int record_publish(Shard* shard, Place* place, const uint8_t* cell, size_t cell_len,
+                        uint32_t flags, uint64_t deadline_ms, bint batch,
+                        bint clean) noexcept nogil:
     """A fresh record for the key at `place`, made visible by one store; the old one is freed."""
     cdef Record* old = place.record
     cdef Record* record

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Tag to lattice: the one table through which the rest of the core joins, checks and changes states.
+"""Tag to lattice: the one table through which the core joins, checks and changes states.
 
 Owns      the table of LatticeType, and Op: the form in which every change of a state is expressed.
 Written   once per tag, at import of the joins_* modules, under the import lock.
@@ -8,7 +8,7 @@ Read      from any thread, without a lock: entries never change once set.
 A *state* is the part of a cell after its header. All functions are nogil, pure over bytes, and
 append their result to `out`; on failure `out` is void and a negative Status is returned.
 
-    verify(state)              OK iff the bytes are a canonical state (foreign bytes come here first)
+    verify(state)              OK iff the bytes are a canonical state (foreign bytes come here)
     join(a, b, out)            least upper bound; a and b are verified
     order(a, b, &o)            bit 0: a <= b, bit 1: b <= a (both: equal, neither: concurrent)
     mutate(old, op, out)       the *delta* of an operation, a state itself; new = join(old, delta).

@@ -1,10 +1,10 @@
 # cython: language_level=3
-"""One shard's hash table: one writer, readers that take no lock, in any process that maps the arena.
+"""One shard's hash table: one writer, readers that take no lock, in any process that maps it.
 
 Owns    ShardHeader, the directory, segments and records, all in the arena, addressed by offset.
-Writer  the shard's owner alone.        Readers  any thread of any process, at any time, for any time.
+Writer  the shard's owner alone.    Readers  any thread of any process, at any time.
 
-    ShardHeader.directory --> [ segment offset ] * 2**depth        index: low `depth` bits of the print
+    ShardHeader.directory --> [ segment offset ] * 2**depth     index: low bits of the fingerprint
     segment   64 KiB = header line, then 1,023 buckets of one cache line
     bucket    7 slot words, then `passed`: how many keys went by because the bucket was full
     slot      bits 0..35   record offset / 16                      0: empty
@@ -19,7 +19,7 @@ Writer  the shard's owner alone.        Readers  any thread of any process, at a
               20     4    flags       REC_*
               24     4    visited     access hint, for eviction
               28     4    kid         the owner's number for the key
-              32     ..   key, then (at cell_off) the cell, then (REC_BATCH) the previous record's offset
+              32     ..   key, (at cell_off) the cell, (REC_TRAILER) the previous record's offset
 
 Why no lock is needed
     A slot changes by one 8-byte store. A record never changes once published, but for `visited`,
@@ -27,7 +27,7 @@ Why no lock is needed
     A reader loads a slot, then the record's version, copies what it needs, and then looks again:
     the same slot word and the same version mean that the record was alive all along. The writer
     zeroes `version` before it writes anything into re-used memory, and never uses a version twice.
-    Lengths read before that check are clamped to the arena, so a stale one costs a retry, not a fault.
+    Lengths read before that check are clamped to the arena: a stale one costs a retry, no fault.
     A key never moves while it is present: a reader that does not find it did see a moment without
     it, unless its segment was replaced meanwhile; then the segment's version is odd or another, and
     it starts again. Segments are re-used only as segments, the directory only grows, in place.
@@ -54,7 +54,7 @@ cdef enum:
     READ_RETRIES = 1000
     FINGERPRINT_SHIFT = 39
     FINGERPRINT_MASK = 0x1FFFFFF
-    COPIED_MAX = 4096            # cells up to this size are copied under validation, larger ones pinned
+    COPIED_MAX = 4096            # larger cells are pinned, not copied under validation
 
 cdef enum:
     REC_BATCH = 1 << 0           # written by a batch; the previous record's offset follows the cell

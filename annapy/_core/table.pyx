@@ -166,7 +166,7 @@ cdef int table_find(const View* view, const uint8_t* key, size_t key_len, uint32
         if unlikely(version & 1):
             continue
         mark = load_relaxed(<const uint64_t*>&segment.depth)
-        if likely((hash & (((<uint64_t>1 << <uint32_t>mark) - 1) & FINGERPRINT_MASK)) == mark >> 32):
+        if likely(hash & ((<uint64_t>1 << <uint32_t>mark) - 1) & FINGERPRINT_MASK == mark >> 32):
             status = _look(view, segment, key, key_len, namespace, hash, found)
             if likely(status == OK):
                 return OK
@@ -368,7 +368,7 @@ cdef int _retire(Table* table, Segment* segment) noexcept nogil:
 
 
 cdef int _split(Table* table, Segment* old) noexcept nogil:
-    """Two segments for one: built aside, published slot by slot of the directory, then `old` retired.
+    """Two segments for one: built aside, published entry by entry, then `old` is retired.
 
     A reader inside `old` sees the state of this moment until the version changes, which is before
     any later change; one that comes by a directory entry not yet rewritten does too.

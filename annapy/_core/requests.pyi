@@ -1,0 +1,6 @@
+# Requests on their way to a shard; requests.pxd says what becomes of them.
+from annapy._core.memory import Memory
+
+class Requests(Memory): ...
+
+def kind_name(tag: int) -> str: ...
