@@ -289,7 +289,7 @@ cdef class StoreCore:
     def set(self, k, v, *, ttl=None, tag=None, ack=None, op_id=None):
         """Store `v` under `k`; the last write wins.
 
-        ttl     how long it lives (seconds, timedelta, "15m"); None: as the store says, else for ever
+        ttl     how long to live (seconds, timedelta, "15m"); None: as the store says, or for ever
         tag     a label for `evict(tag=…)`
         ack     "memory": returns once applied and visible to all; "disk": once committed and synced
         op_id   makes a retry within ten minutes change nothing

@@ -140,7 +140,7 @@ cdef class Requests(Memory):
         return 1
 
     cdef int after_write(self, Shard* shard) except -1:
-        """Tell the persister, once a commit, that there is dirt, and the watchers that there is news.
+        """Tell the persister (once a commit) that there is dirt, and watchers that there is news.
 
         A writer that is faster than the disk commits itself: what waits for a commit is bounded.
         """
