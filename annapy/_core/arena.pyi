@@ -1,16 +1,18 @@
 """What Python sees of the arena: for tests and diagnosis."""
 from typing import final
 
+__all__ = ["Attached", "Memory"]
+
 @final
 class Memory:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         capacity: int,
         kind: int = 0,
         path: bytes | None = None,
         hash_seed: int = 1,
         actor: int = 1,
-    ) -> None: ...
+    ) -> Memory: ...
     def alloc(self, size: int) -> int: ...
     def free(self, offset: int, size: int) -> None: ...
     def reserve(self, size: int) -> int: ...
@@ -44,7 +46,7 @@ class Memory:
 
 @final
 class Attached:
-    def __init__(self, fd: int) -> None: ...
+    def __new__(cls, fd: int) -> Attached: ...
     def read(self, offset: int, size: int) -> bytes: ...
     @property
     def address(self) -> int: ...

@@ -1,6 +1,8 @@
 """Identities that the kernel takes away when their process dies."""
 from typing import final
 
+__all__ = ["Locks"]
+
 @final
 class Locks:
     path: str

@@ -1,14 +1,16 @@
 """What Python sees of the mail ring: for tests and diagnosis."""
 from typing import TypeAlias, final
 
+__all__ = ["MailClient", "MailOwner"]
+
 _Mail: TypeAlias = tuple[int, int, int, bytes, bytes, bytes, int, int, int, int, int]
 
 @final
 class MailClient:
     rings: int
-    def __init__(
-        self, rings: int = 1, ring_bytes: int = 65536, incarnation: int = 1
-    ) -> None: ...
+    def __new__(
+        cls, rings: int = 1, ring_bytes: int = 65536, incarnation: int = 1
+    ) -> MailClient: ...
     @property
     def fd(self) -> int: ...
     def attach(self, owner_fd: int, replies: list[int], bell: int, bell_fd: int) -> None: ...
@@ -41,7 +43,7 @@ class MailOwner:
     replies: list[int]
     bell_at: int
     bell_fd: int
-    def __init__(self, fd: int, places: list[tuple[int, int]] | None = None) -> None: ...
+    def __new__(cls, fd: int, places: list[tuple[int, int]] | None = None) -> MailOwner: ...
     @property
     def fd(self) -> int: ...
     def reader_fd(self) -> int: ...
