@@ -61,7 +61,7 @@ class Report:
         self.cells = 0             # records
         self.chunked = 0           # of them, in chunks
         self.deadlines = 0         # keys with one
-        self.live = 0              # keys of the user: an emptied set is one; a deleted key has no row
+        self.live = 0              # keys of the user; an emptied set is one, a deleted key none
         self.file_bytes = 0
         self.problem_count = 0
         self.problems: list[str] = []
