@@ -67,13 +67,13 @@ class _Opening:
 
 
 def open(target: str | PathLike[str] | None = None, **options: Any) -> _Opening:
-    """Open as `annapy.open` does: `s = await open(…)` or `async with open(…) as s`."""
+    """A store, opened by `await` or by `async with`; takes what `annapy.open` takes."""
     from annapy.hub import open_store
     return _Opening(lambda: open_store(target, **options))
 
 
 def connect(url: str, **options: Any) -> _Opening:
-    """Connect as `annapy.connect` does: `s = await connect(…)` or `async with connect(…) as s`."""
+    """A store, reached by `await` or by `async with`; takes what `annapy.connect` takes."""
     from annapy.hub import connect as connect_plain
     return _Opening(lambda: connect_plain(url, **options))
 
@@ -228,10 +228,9 @@ class AsyncStore:
                    ) -> AsyncIterator[tuple[str, Any]]:
         """As `Store.scan`; lets other tasks run every few hundred items."""
         from asyncio import sleep
-        count = 0
-        for item in self._plain.scan(prefix, start=start, stop=stop, reverse=reverse, limit=limit):
+        found = self._plain.scan(prefix, start=start, stop=stop, reverse=reverse, limit=limit)
+        for count, item in enumerate(found, 1):
             yield item
-            count += 1
             if count % _SCAN_SLICE == 0:
                 await sleep(0)
 

@@ -154,10 +154,10 @@ class Batch(Factories):
         key = self._key(k)
         if hasattr(v, "comes_from") and v.comes_from(self._store.engine, key):
             found = self._read(key)
-            tag = TAG_GCOUNTER if found is not None and found[0] == TAG_GCOUNTER else TAG_PNCOUNTER
+            grows = found is not None and found[0] == TAG_GCOUNTER
             if not any(v is known for known in self._counts):
                 self._counts.append(v)
-                self._apply(key, OP_ADD, tag, i64(v.pending()))
+                self._apply(key, OP_ADD, TAG_GCOUNTER if grows else TAG_PNCOUNTER, i64(v.pending()))
             return
         self._apply(key, OP_SET, TAG_LWW, self._encode(v), ttl_ms=self._ttl_to_ms(ttl),
                     label=label_bytes(tag))

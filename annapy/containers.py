@@ -93,7 +93,7 @@ class GSet(_SetHandle, Set):  # type: ignore[type-arg]
     tag = TAG_GSET
 
     @classmethod
-    def _from_iterable(cls, xs: Iterable[Any]) -> frozenset[Any]:  # type: ignore[override]
+    def _from_iterable(cls, xs: Iterable[Any]) -> frozenset[Any]:
         return frozenset(xs)
 
     __eq__ = Set.__eq__
@@ -108,7 +108,7 @@ class ORSet(_SetHandle, MutableSet):  # type: ignore[type-arg]
     tag = TAG_ORSET
 
     @classmethod
-    def _from_iterable(cls, xs: Iterable[Any]) -> set[Any]:  # type: ignore[override]
+    def _from_iterable(cls, xs: Iterable[Any]) -> set[Any]:
         return set(xs)
 
     def discard(self, x: Any, *, ack: Ack | None = None, op_id: OpId | None = None) -> None:
@@ -126,11 +126,11 @@ class ORSet(_SetHandle, MutableSet):  # type: ignore[type-arg]
         """Remove every member that the owner has, in one operation."""
         self._do(OP_CLEAR, b"", ack, op_id, REQ_IF_PRESENT)
 
-    def __ior__(self, other: Any) -> ORSet:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> ORSet:  # type: ignore[misc]
         self.update(other)
         return self
 
-    def __isub__(self, other: Any) -> ORSet:  # type: ignore[override,misc]
+    def __isub__(self, other: Any) -> ORSet:  # type: ignore[misc]
         if other is self:
             self.clear()
         else:
@@ -309,12 +309,12 @@ class _MapHandle(Handle, Factories, MutableMapping):  # type: ignore[type-arg]
     def _fields(self) -> list[tuple[bytes, int, bytes]]:
         """(encoded field, nested tag, nested state) of each, in order."""
         state = self._state()
-        return _reader(self.tag).fields(state) if state else []  # type: ignore[no-any-return]
+        return _reader(self.tag).fields(state) if state else []
 
     def _field(self, at: bytes) -> tuple[int, bytes] | None:
         """Nested tag and state of one field."""
         state = self._state()
-        return _reader(self.tag).field(state, at) if state else None  # type: ignore[no-any-return]
+        return _reader(self.tag).field(state, at) if state else None
 
     def _remove(self, fields: list[bytes], ack: Ack | None, op_id: OpId | None) -> None:
         raise NotImplementedError

@@ -94,12 +94,12 @@ class Count(int):
         stepped._total = total + amount
         return stepped
 
-    def __iadd__(self, other: Any) -> Any:
+    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]  # a count, not a plain int
         if isinstance(other, int) and hasattr(self, "_origin"):
             return self._step(int(other))
         return int(self) + other
 
-    def __isub__(self, other: Any) -> Any:
+    def __isub__(self, other: Any) -> Any:  # type: ignore[misc]
         if isinstance(other, int) and hasattr(self, "_origin"):
             return self._step(-int(other))
         return int(self) - other

@@ -355,7 +355,7 @@ class MVRegister(Handle):
         if getattr(after, "tag", None) != self.tag:
             raise TypeError(f"after= takes what an earlier read() of a {self.kind} returned, not "
                             f"{type(after).__name__}")
-        return counted_context(after.state) or _NOTHING_SEEN
+        return counted_context(after.state) or _NOTHING_SEEN  # type: ignore[attr-defined]
 
     @property
     def siblings(self) -> tuple[Any, ...]:
@@ -396,7 +396,7 @@ class Causal(MVRegister):
     @property
     def clock(self) -> Any:
         """The causal context of all siblings together, as a `VectorClock`."""
-        return self.read().clock
+        return self.read().clock  # type: ignore[attr-defined]
 
 
 class MultiCausal(Causal):
@@ -413,10 +413,10 @@ class MultiCausal(Causal):
         from annapy._arguments import key_bytes
         dependencies = []
         for k, seen in (depends or {}).items():
-            context = counted_context(seen.state)
             if getattr(seen, "tag", None) not in (TAG_MVREGISTER, TAG_CAUSAL, TAG_MULTICAUSAL):
                 raise TypeError("depends= maps keys to read() values of causal registers, and "
                                 f"{k!r:.60} is given a {type(seen).__name__}")
+            context = counted_context(seen.state)  # type: ignore[attr-defined]
             dependencies.append((key_bytes(k), context or _NOTHING_SEEN))
         dependencies.sort()
         arg = (self._seen(after) + counted(self._scope._encode(v)) + varint(len(dependencies))

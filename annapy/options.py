@@ -424,7 +424,7 @@ def _read_config(path: str) -> dict[str, Any]:
             table = msgspec.json.decode(data)
         else:
             try:
-                import tomllib
+                import tomllib  # type: ignore[import-not-found]  # from 3.11 on
             except ImportError:
                 raise ValueError(f"configuration {path!r}: reading TOML needs Python 3.11; write "
                                  "the file as JSON and name it *.json") from None
@@ -436,7 +436,9 @@ def _read_config(path: str) -> dict[str, Any]:
     if isinstance(table, dict) and isinstance(table.get("annapy"), dict):
         table = table["annapy"]
     if not isinstance(table, dict):
-        raise ValueError(f"configuration {path!r} must hold a table of options")
+        raise ValueError(  # noqa: TRY004 - the file is wrong, not the caller's argument
+            f"configuration {path!r} must hold a table of options"
+        )
     return dict(table)
 
 

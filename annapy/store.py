@@ -31,9 +31,9 @@ from annapy._codes import (
     OP_NONE,
     OP_SET,
     REQ_DELETE,
+    REQ_IF_ABSENT,
     REQ_IF_PRESENT,
     REQ_IF_VERSION,
-    REQ_IF_ABSENT,
     REQ_RETURN_NEW,
     REQ_RETURN_OLD,
     REQ_TOUCH,
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     Ack = str | int
     Duration = float | str | timedelta
 
-__all__ = ["Misses", "MissStore", "Store", "store_class"]
+__all__ = ["MissStore", "Misses", "Store", "store_class"]
 
 _CAS_ROUNDS_MAX = 1000
 
@@ -99,6 +99,7 @@ class Store(StoreCore, Factories):
     __hash__ = None  # type: ignore[assignment]
 
     _hub: Hub
+    _view_of: Store
     _closed = False
 
     # --- what everything below stands on --------------------------------------------------------
@@ -332,7 +333,7 @@ class Store(StoreCore, Factories):
             return None
         from annapy.lattice.base import Lattice
         value = Lattice.from_state(found[0], found[1])
-        return value.joined if found[0] == TAG_USER else value
+        return value.joined if found[0] == TAG_USER else value  # type: ignore[attr-defined]
 
     def merge(self, k: Key, lattice_value: Lattice, *, ack: Ack | None = None,
               op_id: str | bytes | None = None) -> None:
@@ -365,7 +366,7 @@ class Store(StoreCore, Factories):
 
     def __bool__(self) -> bool:
         if not self._prefix:
-            return self.engine.live() > 0
+            return bool(self.engine.live())
         return any(True for _ in self._iterate_keys(""))
 
     def __iter__(self) -> Iterator[str]:
@@ -394,7 +395,7 @@ class Store(StoreCore, Factories):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        if other is self:
+        if other is self:  # type: ignore[comparison-overlap]
             return True
         mine = dict(self.items())
         theirs = dict(other.items())
@@ -465,7 +466,7 @@ class Store(StoreCore, Factories):
         else:
             self.set_many(other)
         if items:
-            self.set_many(items)
+            self.set_many(items.items())
 
     def clear(self, prefix: Key = "", *, ack: Ack | None = None) -> None:
         """Remove every key, or those that begin with `prefix`. Keys set meanwhile may stay."""

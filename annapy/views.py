@@ -39,12 +39,14 @@ class Keys(KeysView):  # type: ignore[type-arg]
 
     __slots__ = ("_under",)
 
+    _mapping: Store
+
     def __init__(self, store: Store, under: str | bytes = "") -> None:
         super().__init__(store)
         self._under = under
 
     def __iter__(self) -> Iterator[str]:
-        return self._mapping._iterate_keys(self._under)  # type: ignore[attr-defined,no-any-return]
+        return self._mapping._iterate_keys(self._under)
 
     def __len__(self) -> int:
         if not self._under:
@@ -62,6 +64,8 @@ class Items(ItemsView):  # type: ignore[type-arg]
 
     __slots__ = ()
 
+    _mapping: Store
+
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         store = self._mapping
         for key in store:
@@ -74,6 +78,8 @@ class Values(ValuesView):  # type: ignore[type-arg]
     """The live values. What is deleted meanwhile is left out."""
 
     __slots__ = ()
+
+    _mapping: Store
 
     def __iter__(self) -> Iterator[Any]:
         for _, value in Items(self._mapping):

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 
 MODES = ["mem", "dir"] if find_spec("annapy.persist") else ["mem"]
 

@@ -5,8 +5,9 @@ import asyncio
 import inspect
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 from annapy import aio
 from annapy.factories import Factories
 
@@ -30,7 +31,7 @@ def a(s: annapy.Store) -> aio.AsyncStore:
 
 def test_every_public_method_is_there() -> None:
     for name in dir(annapy.Store):
-        if name.startswith("_") or name in ("engine",):
+        if name.startswith("_") or name == "engine":
             continue
         found = inspect.getattr_static(aio.AsyncStore, name)
         if isinstance(found, property) or name in PLAIN or name in vars(Factories):

@@ -6,8 +6,9 @@ import copy
 import pickle
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 from annapy import lattice
 
 SCALARS: list[tuple[str, list[tuple[str, tuple[Any, ...]]], Any, Any]] = [

@@ -6,8 +6,9 @@ import threading
 import time
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 from annapy.lattice import GCounter, MaxInt
 
 

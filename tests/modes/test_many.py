@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 
 KEYS = sorted(["", "a", "a:1", "a:2", "ab", "b", "é", "日本", "z" * 600, "z" * 600 + "!", "\udcff"],
               key=lambda k: k.encode("utf-8", "surrogateescape"))

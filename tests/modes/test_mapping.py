@@ -5,8 +5,9 @@ import collections.abc
 import unittest
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 
 try:
     from test import mapping_tests

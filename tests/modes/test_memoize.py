@@ -6,8 +6,9 @@ import threading
 import time
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 
 
 def test_results_are_kept(s: annapy.Store) -> None:

@@ -6,8 +6,9 @@ import threading
 import time
 from typing import Any
 
-import annapy
 import pytest
+
+import annapy
 from annapy import Event
 
 
@@ -250,9 +251,8 @@ def test_a_lock_excludes(s: annapy.Store) -> None:
 
 
 def test_taking_ones_own_lock_is_an_error(s: annapy.Store) -> None:
-    with s.lock("l"), s.lock("m"):
-        with pytest.raises(RuntimeError, match="not entered twice"):
-            s.lock("l").acquire()
+    with s.lock("l"), s.lock("m"), pytest.raises(RuntimeError, match="not entered twice"):
+        s.lock("l").acquire()
     with s.lock("l"):
         pass
 

@@ -11,7 +11,9 @@ import pytest
 from annapy import errors
 from annapy._core import (
     engine as engine_module,
-    face,  # noqa: F401  (registers the lattices)
+)
+from annapy._core import (
+    face,
 )
 from annapy._core.engine import Engine
 
@@ -339,7 +341,7 @@ def test_a_damaged_record_is_an_error_and_changes_nothing() -> None:
 
 
 def test_demotion_keeps_everything_within_the_capacity() -> None:
-    engine, disk = on_disk(capacity=8 << 20)
+    engine, _ = on_disk(capacity=8 << 20)
     expected = {}
     for n in range(80_000):
         key, data = b"key:%06d" % n, b"%d" % n * 20
