@@ -78,6 +78,11 @@ cdef inline const uint8_t* full_key(StoreCore store, object text, uint8_t* room,
     return room
 
 
+cdef inline bint maybe_count(object v):
+    """An int that may remember what was added to it, which `_set_slow` looks at."""
+    return type(v) is not int and isinstance(v, int) and type(v) is not bool
+
+
 cdef class StoreCore:
     """get, set and the mapping's item access; `annapy.store.Store` has the rest."""
 
@@ -299,16 +304,24 @@ cdef class StoreCore:
         negative ttl.
         """
         if likely(ttl is None and tag is None and ack is None and op_id is None and self.quick
-                  and not (type(v) is not int and isinstance(v, int))):
+                  and not maybe_count(v)):
             self.store(k, v, self._ttl_ms)
         else:
             self._set_slow(k, v, ttl, tag, ack, op_id)
 
     def __setitem__(self, k, v):
-        if likely(self.quick and not (type(v) is not int and isinstance(v, int))):
+        if likely(self.quick and not maybe_count(v)):
             self.store(k, v, self._ttl_ms)
         else:
             self._set_slow(k, v, None, None, None, None)
+
+    def _set_pairs(self, pairs, int64_t ttl_ms):
+        """Set each (key, value), acknowledged in memory."""
+        for k, v in pairs:
+            if unlikely(maybe_count(v)):
+                self._set_slow(k, v, None, None, "memory", None)
+            else:
+                self.store(k, v, ttl_ms)
 
     def __delitem__(self, k):
         if not self._apply(self._key(k), 0, 0, flags=32)[0]:

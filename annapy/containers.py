@@ -71,15 +71,28 @@ class _SetHandle(Handle):
 
     def __contains__(self, x: object) -> bool:
         try:
-            return x in self.value
-        except TypeError:    # not hashable, so not a member
+            at = values.member(x)
+        except TypeError:    # not hashable, or of a foreign type: so not a member
             return False
+        inside = getattr(self._scope, "engine", None)
+        if inside is None:   # a field of a map: its state is within another
+            return x in self.value
+        found = inside.entry(self._at, at)
+        if found is not None and found[0] != self.tag:
+            raise self._mismatch(found[0])
+        return found is not None
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.value)
 
     def __len__(self) -> int:
-        return len(self.value)
+        inside = getattr(self._scope, "engine", None)
+        if inside is None:
+            return len(self.value)
+        found = inside.count(self._at)
+        if found is not None and found[0] != self.tag:
+            raise self._mismatch(found[0])
+        return 0 if found is None else int(found[1])
 
     def __repr__(self) -> str:
         return Handle.__repr__(self)

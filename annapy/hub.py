@@ -11,6 +11,7 @@ Invariants
 from __future__ import annotations
 
 import os
+import sys
 from _thread import RLock
 from _weakref import ref
 
@@ -269,7 +270,10 @@ def _engine(options: Options, actor: int | None = None) -> Any:
     from annapy._core import face  # noqa: F401  (completes the table of lattices)
     from annapy._core.engine import Engine
     capacity = effective_capacity(options.capacity)
-    shards = options.shards or min(4, os.cpu_count() or 1, capacity >> 20)
+    # One shard has one writer at a time, as the GIL has; without a GIL, one a core.
+    parallel = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    cores = min(16, os.cpu_count() or 1, capacity >> 24 or 1) if parallel else 1
+    shards = options.shards or cores
     if actor is None:
         actor = int.from_bytes(os.urandom(5), "little") << 20 | 1
     return Engine(capacity, shards, actor=actor, evict=options.evict == "sieve")

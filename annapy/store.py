@@ -444,8 +444,11 @@ class Store(StoreCore, Factories):
         """Set every item, acknowledged once at the end. Each is atomic; all or none: `batch`."""
         durable = self._durable(ack)
         pairs = mapping.items() if isinstance(mapping, Mapping) else mapping
-        for k, v in pairs:
-            self.set(k, v, ttl=ttl, tag=tag, ack="memory", op_id=op_id)
+        if tag is None and op_id is None:
+            self._set_pairs(pairs, self._ttl_to_ms(ttl))
+        else:
+            for k, v in pairs:
+                self.set(k, v, ttl=ttl, tag=tag, ack="memory", op_id=op_id)
         if durable:
             self._hub.sync()
 

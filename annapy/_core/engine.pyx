@@ -150,6 +150,19 @@ cdef class Engine(Reading):
             self.on_event()
         return done
 
+    def next_deadline(self) -> int | None:
+        """When, in milliseconds since 1970, the next resident key may expire; None: none will."""
+        cdef uint64_t soonest = 0xFFFFFFFFFFFFFFFFULL
+        cdef uint32_t i
+        self.check()
+        for i in range(self.shard_count):
+            with nogil:
+                shard_take(&self.shards[i])
+                if self.shards[i].ledger.deadlines_len:
+                    soonest = min(soonest, self.shards[i].ledger.deadlines[0].at_ms)
+                shard_release(&self.shards[i])
+        return None if soonest == 0xFFFFFFFFFFFFFFFFULL else soonest
+
     # --- figures and lists ----------------------------------------------------------------
 
     def live(self) -> int:
