@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
+    from typing_extensions import Self
+
     from annapy.batch import Batch
     from annapy.lattice.base import Lattice
     from annapy.locks import Lock
@@ -67,13 +69,13 @@ class _Opening:
 
 
 def open(target: str | PathLike[str] | None = None, **options: Any) -> _Opening:
-    """A store, opened by `await` or by `async with`; takes what `annapy.open` takes."""
+    """Open a store as `annapy.open` does; to await, or to enter with `async with`."""
     from annapy.hub import open_store
     return _Opening(lambda: open_store(target, **options))
 
 
 def connect(url: str, **options: Any) -> _Opening:
-    """A store, reached by `await` or by `async with`; takes what `annapy.connect` takes."""
+    """Connect as `annapy.connect` does; to await, or to enter with `async with`."""
     from annapy.hub import connect as connect_plain
     return _Opening(lambda: connect_plain(url, **options))
 
@@ -228,8 +230,8 @@ class AsyncStore:
                    ) -> AsyncIterator[tuple[str, Any]]:
         """As `Store.scan`; lets other tasks run every few hundred items."""
         from asyncio import sleep
-        found = self._plain.scan(prefix, start=start, stop=stop, reverse=reverse, limit=limit)
-        for count, item in enumerate(found, 1):
+        items = self._plain.scan(prefix, start=start, stop=stop, reverse=reverse, limit=limit)
+        for count, item in enumerate(items, 1):
             yield item
             if count % _SCAN_SLICE == 0:
                 await sleep(0)
@@ -300,7 +302,7 @@ class AsyncStore:
         """As `Store.url`."""
         return self._plain.url
 
-    async def __aenter__(self) -> AsyncStore:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -390,7 +392,7 @@ class AsyncWatch:
     def __init__(self, plain: Watch) -> None:
         self._plain = plain
 
-    async def __aenter__(self) -> AsyncWatch:
+    async def __aenter__(self) -> Self:
         self._plain.open()
         return self
 
@@ -463,7 +465,7 @@ class AsyncLock:
     def __init__(self, plain: Lock) -> None:
         self._plain = plain
 
-    async def __aenter__(self) -> AsyncLock:
+    async def __aenter__(self) -> Self:
         from asyncio import current_task
         task = current_task()
         if not self._plain.try_acquire(task):

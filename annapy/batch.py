@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any
 
+    from typing_extensions import Self
+
     from annapy.lattice.base import Lattice
     from annapy.store import Store
 
@@ -60,7 +62,7 @@ class Batch(Factories):
         self._counts: list[Any] = []     # whose += count as joined when the batch is applied
         self._state = "new"
 
-    def __enter__(self) -> Batch:
+    def __enter__(self) -> Self:
         if self._state != "new":
             raise RuntimeError("a batch is entered once: make another with s.batch()")
         self._state = "open"
@@ -155,9 +157,10 @@ class Batch(Factories):
         if hasattr(v, "comes_from") and v.comes_from(self._store.engine, key):
             found = self._read(key)
             grows = found is not None and found[0] == TAG_GCOUNTER
+            lattice = TAG_GCOUNTER if grows else TAG_PNCOUNTER
             if not any(v is known for known in self._counts):
                 self._counts.append(v)
-                self._apply(key, OP_ADD, TAG_GCOUNTER if grows else TAG_PNCOUNTER, i64(v.pending()))
+                self._apply(key, OP_ADD, lattice, i64(v.pending()))
             return
         self._apply(key, OP_SET, TAG_LWW, self._encode(v), ttl_ms=self._ttl_to_ms(ttl),
                     label=label_bytes(tag))

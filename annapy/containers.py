@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from typing_extensions import Self
+
     Ack = str | int
     OpId = str | bytes
 
@@ -139,11 +141,11 @@ class ORSet(_SetHandle, MutableSet):  # type: ignore[type-arg]
         """Remove every member that the owner has, in one operation."""
         self._do(OP_CLEAR, b"", ack, op_id, REQ_IF_PRESENT)
 
-    def __ior__(self, other: Any) -> ORSet:  # type: ignore[misc]
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)
         return self
 
-    def __isub__(self, other: Any) -> ORSet:  # type: ignore[misc]
+    def __isub__(self, other: Any) -> Self:  # type: ignore[misc]
         if other is self:
             self.clear()
         else:
@@ -355,7 +357,7 @@ class Map(_MapHandle):
     kind = "map"
     tag = TAG_MAP
 
-    def _remove(self, fields: list[bytes], ack: Ack | None, op_id: OpId | None) -> None:
+    def _remove(self, *_: Any) -> None:
         from annapy.errors import LatticeTypeError
         raise LatticeTypeError(f"fields of map {self.key!r:.60} are never removed: use s.ormap(…) "
                                "where they should be", expected="ormap", found="map")

@@ -94,7 +94,7 @@ class Count(int):
         stepped._total = total + amount
         return stepped
 
-    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]  # a count, not a plain int
+    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]
         if isinstance(other, int) and hasattr(self, "_origin"):
             return self._step(int(other))
         return int(self) + other

@@ -110,7 +110,7 @@ class Factories:
         return self._handle("handles", "SumArray", k,  # type: ignore[no-any-return]
                             *array_type(shape, dtype))
 
-    def lattice(self, k: Key, T: type[Lattice]) -> handles.UserLattice:  # noqa: N803 - its name
+    def lattice(self, k: Key, T: type[Lattice]) -> handles.UserLattice:  # noqa: N803
         """A key that holds a user-defined lattice `T`: `.merge(x)`."""
         return self._handle("handles", "UserLattice", k, T)  # type: ignore[no-any-return]
 

@@ -343,12 +343,12 @@ class MVRegister(Handle):
     kind = "mvregister"
     tag = TAG_MVREGISTER
 
-    def set(self, v: Any, *, after: Lattice | None = None, ack: Ack | None = None,
+    def set(self, v: Any, *, after: Any = None, ack: Ack | None = None,
             op_id: OpId | None = None) -> None:
         """Replace every sibling that is there, or only those in `after` (an earlier read())."""
         self._do(OP_SET, self._seen(after) + self._scope._encode(v), ack, op_id)
 
-    def _seen(self, after: Lattice | None) -> bytes:
+    def _seen(self, after: Any) -> bytes:
         """The counted context of a read: what its reader had seen. Empty: all of the owner's."""
         if after is None:
             return b"\x00"
@@ -406,8 +406,8 @@ class MultiCausal(Causal):
     kind = "multicausal"
     tag = TAG_MULTICAUSAL
 
-    def set(self, v: Any, *, after: Lattice | None = None,
-            depends: Mapping[str | bytes, Lattice] | None = None, ack: Ack | None = None,
+    def set(self, v: Any, *, after: Any = None,
+            depends: Mapping[str | bytes, Any] | None = None, ack: Ack | None = None,
             op_id: OpId | None = None) -> None:
         """As `causal.set`; `depends`: other keys and the read() values that `v` was made from."""
         from annapy._arguments import key_bytes

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from typing_extensions import Self
+
     from annapy.hub import Hub
 
 __all__ = ["Lock", "LockTable"]
@@ -120,7 +122,7 @@ class Lock:
     def _shown(self) -> str:
         return repr(self._name.decode("utf-8", "replace"))
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         self.acquire()
         return self
 

@@ -424,7 +424,7 @@ def _read_config(path: str) -> dict[str, Any]:
             table = msgspec.json.decode(data)
         else:
             try:
-                import tomllib  # type: ignore[import-not-found]  # from 3.11 on
+                import tomllib  # type: ignore[import-not-found,unused-ignore]
             except ImportError:
                 raise ValueError(f"configuration {path!r}: reading TOML needs Python 3.11; write "
                                  "the file as JSON and name it *.json") from None
@@ -436,9 +436,7 @@ def _read_config(path: str) -> dict[str, Any]:
     if isinstance(table, dict) and isinstance(table.get("annapy"), dict):
         table = table["annapy"]
     if not isinstance(table, dict):
-        raise ValueError(  # noqa: TRY004 - the file is wrong, not the caller's argument
-            f"configuration {path!r} must hold a table of options"
-        )
+        raise TypeError(f"configuration {path!r} must hold a table of options")
     return dict(table)
 
 
@@ -482,7 +480,8 @@ def memory_limit() -> int:
         limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         limit = 4 << 30
-    for folder, name in _cgroup_folders():
+    for start, name in _cgroup_folders():
+        folder = start
         while len(folder) >= len("/sys/fs/cgroup"):
             found = _read_int(f"{folder}/{name}")
             if found is not None and 0 < found < limit:

@@ -80,8 +80,7 @@ class ReadOnlyEngine:
         raise Backpressure(f"get_many(snapshot=True): {len(keys)} keys changed faster than they "
                            "can be read together; ask for fewer, or without snapshot")
 
-    def keys(self, prefix: bytes = b"", ns: int = NAMESPACE_USER, *, label: bytes | None = None,
-             ) -> list[bytes]:
+    def keys(self, *_: Any, **__: Any) -> list[bytes]:
         """Nothing is resident: the disk tier has every key."""
         self._check()
         return []
@@ -111,7 +110,7 @@ class ReadOnlyEngine:
         """Refuse everything from now on."""
         self.closed = True
 
-    def apply(self, *args: Any, **how: Any) -> NoReturn:
+    def apply(self, *_: Any, **__: Any) -> NoReturn:
         """Refused."""
         self._check()
         from annapy.errors import ReadOnlyError
@@ -120,7 +119,7 @@ class ReadOnlyEngine:
 
     apply_batch = apply
 
-    def watch_open(self, *args: Any, **how: Any) -> NoReturn:
+    def watch_open(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: events come from the process that owns the store."""
         self._check()
         from annapy.errors import ReadOnlyError
@@ -155,7 +154,7 @@ class ReadOnlyStore(Store):
     def __contains__(self, k: Any) -> bool:
         return self.engine.read(self._key(k)) is not None
 
-    def set(self, k: Any, v: Any, **how: Any) -> None:
+    def set(self, k: Any, v: Any, **_: Any) -> None:  # noqa: ARG002  (refused, whatever it is)
         """Refused with ReadOnlyError."""
         self._key(k)
         self.engine.apply(b"", 0, TAG_LWW)

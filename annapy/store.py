@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
+    from typing_extensions import Self
+
     from annapy.batch import Batch
     from annapy.hub import Hub
     from annapy.lattice.base import Lattice
@@ -99,7 +101,6 @@ class Store(StoreCore, Factories):
     __hash__ = None  # type: ignore[assignment]
 
     _hub: Hub
-    _view_of: Store
     _closed = False
 
     # --- what everything below stands on --------------------------------------------------------
@@ -176,7 +177,8 @@ class Store(StoreCore, Factories):
         tag, state = face.cell_split(cell)[:2]
         return self._present(key, tag, state)
 
-    def _placed(self, value: Any, copy: bool, device: str | None, stream: object) -> Any:
+    def _placed(self, value: Any, copy: bool, device: str | None,
+                stream: object) -> Any:  # noqa: ARG002  (orders a device's work)
         if device is not None and device != "cpu":
             from annapy.errors import DeviceUnavailable
             raise DeviceUnavailable(f"device={device!r}: this version of annapy keeps values in "
@@ -333,7 +335,7 @@ class Store(StoreCore, Factories):
             return None
         from annapy.lattice.base import Lattice
         value = Lattice.from_state(found[0], found[1])
-        return value.joined if found[0] == TAG_USER else value  # type: ignore[attr-defined]
+        return getattr(value, "joined", value)     # a user's type: not what the engine keeps of it
 
     def merge(self, k: Key, lattice_value: Lattice, *, ack: Ack | None = None,
               op_id: str | bytes | None = None) -> None:
@@ -395,8 +397,6 @@ class Store(StoreCore, Factories):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        if other is self:  # type: ignore[comparison-overlap]
-            return True
         mine = dict(self.items())
         theirs = dict(other.items())
         return mine.keys() == theirs.keys() and all(same(v, theirs[k]) for k, v in mine.items())
@@ -411,7 +411,7 @@ class Store(StoreCore, Factories):
             return NotImplemented
         return dict(other) | dict(self.items())
 
-    def __ior__(self, other: Mapping[str, Any]) -> Store:
+    def __ior__(self, other: Mapping[str, Any]) -> Self:
         self.update(other)
         return self
 
@@ -465,11 +465,11 @@ class Store(StoreCore, Factories):
         if isinstance(other, Mapping):
             self.set_many(other)
         elif hasattr(other, "keys"):
-            self.set_many((k, other[k]) for k in other.keys())  # noqa: SIM118
+            self.set_many((k, other[k]) for k in other.keys())  # noqa: SIM118  (it may not iterate)
         else:
             self.set_many(other)
         if items:
-            self.set_many(items.items())
+            self.set_many(list(items.items()))
 
     def clear(self, prefix: Key = "", *, ack: Ack | None = None) -> None:
         """Remove every key, or those that begin with `prefix`. Keys set meanwhile may stay."""
@@ -544,7 +544,7 @@ class Store(StoreCore, Factories):
             ack=self._ack if ack is None else ack,
             ttl_ms=self._ttl_ms if ttl_ms is None else ttl_ms,
         )
-        view._view_of = self.__dict__.get("_view_of", self)
+        view.__dict__["_view_of"] = self.__dict__.get("_view_of", self)
         return view
 
     # --- what reaches further than one key --------------------------------------------------------
@@ -679,7 +679,7 @@ class Store(StoreCore, Factories):
         from annapy.errors import shorten_key
         return shorten_key(self._user_key(key))
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         self._check_open()
         return self
 

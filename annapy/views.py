@@ -34,27 +34,30 @@ def same(a: object, b: object) -> bool:
         return bool(numpy.array_equal(a, b))  # type: ignore[arg-type]
 
 
+def _store(view: Any) -> Store:
+    """The store behind a view: where collections.abc keeps it."""
+    return view._mapping  # type: ignore[no-any-return]
+
+
 class Keys(KeysView):  # type: ignore[type-arg]
     """The live keys, weakly consistent."""
 
     __slots__ = ("_under",)
-
-    _mapping: Store
 
     def __init__(self, store: Store, under: str | bytes = "") -> None:
         super().__init__(store)
         self._under = under
 
     def __iter__(self) -> Iterator[str]:
-        return self._mapping._iterate_keys(self._under)
+        return _store(self)._iterate_keys(self._under)
 
     def __len__(self) -> int:
         if not self._under:
-            return len(self._mapping)
+            return len(_store(self))
         return sum(1 for _ in self)
 
     def __contains__(self, key: object) -> bool:
-        if not isinstance(key, (str, bytes)) or key not in self._mapping:
+        if not isinstance(key, (str, bytes)) or key not in _store(self):
             return False
         return not self._under or utf8(key).startswith(utf8(self._under))
 
@@ -64,10 +67,8 @@ class Items(ItemsView):  # type: ignore[type-arg]
 
     __slots__ = ()
 
-    _mapping: Store
-
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        store = self._mapping
+        store = _store(self)
         for key in store:
             value = store.get(key, ABSENT)
             if value is not ABSENT:
@@ -79,8 +80,6 @@ class Values(ValuesView):  # type: ignore[type-arg]
 
     __slots__ = ()
 
-    _mapping: Store
-
     def __iter__(self) -> Iterator[Any]:
-        for _, value in Items(self._mapping):
+        for _, value in Items(_store(self)):
             yield value

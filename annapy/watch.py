@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from typing_extensions import Self
+
     from annapy.store import Store
 
 __all__ = ["Event", "Watch"]
@@ -170,7 +172,7 @@ class Watch:
         """Whether nothing more can come."""
         return self._id is None or self._store.closed
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self.open()
         return self
 

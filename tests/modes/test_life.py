@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,12 @@ def test_closing_twice_is_fine_and_use_after_is_not(s: annapy.Store) -> None:
     s.close()
     assert s.closed
     for call in (lambda: s["k"], lambda: s.get("k"), lambda: s.set("k", 1), lambda: "k" in s,
-                 lambda: len(s), lambda: list(s), lambda: s.delete("k"),
-                 lambda: s.counter("n").add(),
+                 lambda: len(s), lambda: list(s), lambda: s.delete("k"), handle.sub,
                  handle.add, lambda: handle.value, lambda: next(items), s.flush, s.stats,
                  lambda: s.namespace("a"), lambda: list(s.scan()), s.batch, s.watch,
                  lambda: s.lock("l"), lambda: s.backup("b"), s.__enter__, lambda: s.incr("n"),
-                 lambda: s.get_many(["k"]), lambda: s.set_many({"k": 1}), lambda: s.clear(),
-                 lambda: s.evict("t"), lambda: s.warm(), lambda: s.conflicts()):
+                 lambda: s.get_many(["k"]), lambda: s.set_many({"k": 1}), s.clear,
+                 lambda: s.evict("t"), s.warm, s.conflicts):
         with pytest.raises(annapy.StoreClosed, match="open it again"):
             call()
 
@@ -140,10 +140,9 @@ def test_acknowledgements(mode: Any) -> None:
         with pytest.raises(ValueError, match="other nodes"):
             s.set("k", 1, ack=ack)
     for bad in ("Disk", 0, -1, True, 1.5, ["disk"]):
-        for call in (lambda ack: s.set("z", 1, ack=ack), lambda ack: s.counter("z").add(1, ack=ack),
-                     lambda ack: s.options(ack=ack), lambda ack: s.batch(ack=ack)):
+        for call in (partial(s.set, "z", 1), partial(s.counter("z").add, 1), s.options, s.batch):
             with pytest.raises(ValueError, match="ack="):
-                call(bad)
+                call(ack=bad)  # type: ignore[operator]
     assert "z" not in s
 
 
