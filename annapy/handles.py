@@ -355,7 +355,7 @@ class MVRegister(Handle):
         if getattr(after, "tag", None) != self.tag:
             raise TypeError(f"after= takes what an earlier read() of a {self.kind} returned, not "
                             f"{type(after).__name__}")
-        return counted_context(after.state) or _NOTHING_SEEN  # type: ignore[attr-defined]
+        return counted_context(after.state) or _NOTHING_SEEN
 
     @property
     def siblings(self) -> tuple[Any, ...]:
@@ -416,7 +416,7 @@ class MultiCausal(Causal):
             if getattr(seen, "tag", None) not in (TAG_MVREGISTER, TAG_CAUSAL, TAG_MULTICAUSAL):
                 raise TypeError("depends= maps keys to read() values of causal registers, and "
                                 f"{k!r:.60} is given a {type(seen).__name__}")
-            context = counted_context(seen.state)  # type: ignore[attr-defined]
+            context = counted_context(seen.state)
             dependencies.append((key_bytes(k), context or _NOTHING_SEEN))
         dependencies.sort()
         arg = (self._seen(after) + counted(self._scope._encode(v)) + varint(len(dependencies))

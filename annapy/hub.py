@@ -177,7 +177,7 @@ def open_store(target: str | os.PathLike[str] | None = None, *, share: bool | No
     return _store_over(_hub_for(options), options)
 
 
-def connect(url: str, *, key: str | None = None,  # noqa: ARG001  (for the cluster mode)
+def connect(url: str, *, key: str | None = None,
             timeout: Duration = 5.0) -> Store:
     """Connect to a cluster: `anna://host:port`. Not in this version: raises NodeUnavailable."""
     if not isinstance(url, str) or not url.startswith("anna://"):
@@ -285,7 +285,7 @@ def _engine(options: Options, actor: int | None = None) -> Any:
 
 def _close_at_exit() -> None:
     """Commit at the end of the process. Pool workers forked by multiprocessing skip atexit."""
-    global _watching_exit  # noqa: PLW0603  (once a process)
+    global _watching_exit
     if _watching_exit:
         return
     _watching_exit = True
@@ -308,7 +308,7 @@ def close_all() -> None:
 
 def _forked() -> None:
     """In a child: locks and watchers were the parent's, and so are its directories."""
-    global _opening, _watching_exit  # noqa: PLW0603  (a child starts anew)
+    global _opening, _watching_exit
     _opening = RLock()
     _watching_exit = False
     for known in list(_hubs.values()):

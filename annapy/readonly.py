@@ -154,7 +154,7 @@ class ReadOnlyStore(Store):
     def __contains__(self, k: Any) -> bool:
         return self.engine.read(self._key(k)) is not None
 
-    def set(self, k: Any, v: Any, **_: Any) -> None:  # noqa: ARG002  (refused, whatever it is)
+    def set(self, k: Any, v: Any, **_: Any) -> None:
         """Refused with ReadOnlyError."""
         self._key(k)
         self.engine.apply(b"", 0, TAG_LWW)

@@ -178,7 +178,7 @@ class Store(StoreCore, Factories):
         return self._present(key, tag, state)
 
     def _placed(self, value: Any, copy: bool, device: str | None,
-                stream: object) -> Any:  # noqa: ARG002  (orders a device's work)
+                stream: object) -> Any:
         if device is not None and device != "cpu":
             from annapy.errors import DeviceUnavailable
             raise DeviceUnavailable(f"device={device!r}: this version of annapy keeps values in "

@@ -98,7 +98,7 @@ def test_missing_keys_are_plain_key_errors(s: annapy.Store) -> None:
 def test_comparison_is_by_contents(s: annapy.Store) -> None:
     s.update({"a": 1, "b": [1, 2]})
     assert s == {"a": 1, "b": [1, 2]}
-    assert {"b": [1, 2], "a": 1} == s  # noqa: SIM300  (the dict asks first)
+    assert {"b": [1, 2], "a": 1} == s
     assert s != {"a": 1}
     assert s != {"a": 1, "b": [2, 1]}
     assert s != 5
@@ -122,7 +122,7 @@ def test_views(s: annapy.Store) -> None:
     assert len(s.keys("a")) == 2
     assert "b" not in s.keys("a")
     assert "ab" in s.keys(b"a")
-    assert 5 not in s.keys()  # noqa: SIM118  (the view, not the store)
+    assert 5 not in s.keys()
     assert sorted(s.values()) == [1, 2, 3]
     assert min(s.items()) == ("a", 1)
 

@@ -265,7 +265,7 @@ class StoreMachine(RuleBasedStateMachine):
                 b[key] = value
                 b.counter(other).add(amount)
                 if fail:
-                    raise InterruptedError  # noqa: TRY301  (an exception inside is the point)
+                    raise InterruptedError
         except InterruptedError:
             assert fail
 
