@@ -4,6 +4,8 @@ from typing import Any
 
 from typing_extensions import Self
 
+__all__ = ["CounterCore", "HandleCore", "StoreCore"]
+
 class StoreCore:
     engine: Any
     _prefix: bytes

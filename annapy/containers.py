@@ -111,7 +111,9 @@ class GSet(_SetHandle, Set):  # type: ignore[type-arg]
     def _from_iterable(cls, xs: Iterable[Any]) -> frozenset[Any]:
         return frozenset(xs)
 
-    __eq__ = Set.__eq__
+    def __eq__(self, other: object) -> bool:
+        return Set.__eq__(self, other)
+
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -152,7 +154,9 @@ class ORSet(_SetHandle, MutableSet):  # type: ignore[type-arg]
             self.difference_update(other)
         return self
 
-    __eq__ = Set.__eq__
+    def __eq__(self, other: object) -> bool:
+        return Set.__eq__(self, other)
+
     __hash__ = None  # type: ignore[assignment]
 
 

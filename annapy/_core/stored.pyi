@@ -1,5 +1,7 @@
 """Types of the record frame; stored.pyx documents it."""
 
+__all__ = ["DAMAGED", "NOT_CANONICAL", "WHOLE", "inspect", "seal"]
+
 WHOLE: int
 DAMAGED: int
 NOT_CANONICAL: int
