@@ -257,6 +257,19 @@ def test_no_leftovers() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_links_lead_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+    broken = []
+    for path in everything({".md"}):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            broken += [
+                f"{where(path, number)}: {target}"
+                for target in link.findall(line)
+                if not (path.parent / target).exists()
+            ]
+    assert not broken, "\n".join(broken)
+
+
 def python_modules() -> list[Path]:
     return [path for path in files(PACKAGES, {".py"}) if path.read_text(encoding="utf-8").strip()]
 
