@@ -301,15 +301,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.both(lambda: self.model.set(register, value),
                   lambda: self.store.register(register).set(value))
         self.model.observe(key + "p", "priority", value)
-        self.model.cells[key + "p"].value = self.best(key + "p", value)
         self.store.priority(key + "p").offer(float(value), value)
-
-    def best(self, key: str, value: int) -> int:
-        seen = getattr(self, "offers", {})
-        self.offers = seen
-        alive = self.model.cells[key]
-        seen[key, id(alive)] = min(seen.get((key, id(alive)), (value, alive))[0], value), alive
-        return int(seen[key, id(alive)][0])
 
     @covers("gset", "orset", "ordered_set", "hll")
     @rule(key=keys, xs=st.sets(st.integers(0, 9), min_size=1, max_size=4),
