@@ -20,6 +20,7 @@ cdef class StoreCore:
     cdef Buf scratch
     cdef uint64_t scratch_taken
 
+    cdef int refuse(self) except -1
     cdef object look(self, object k)
     cdef object look_on_disk(self, const uint8_t* key, size_t n, uint64_t hash)
     cdef object show(self, const uint8_t* key, size_t n, Cell* cell)

@@ -121,6 +121,11 @@ cdef class StoreCore:
         self.ack = ack
         self.quick = ack == "memory"
 
+    cdef int refuse(self) except -1:
+        """What stands in the engine's place says why: StoreClosed, or ReadOnlyError."""
+        self._engine.apply(b"", 0, 0)
+        raise RuntimeError("a store without an engine")
+
     # --- reading --------------------------------------------------------------------------
 
     cdef object look(self, object k):
@@ -137,7 +142,7 @@ cdef class StoreCore:
         cdef int tries, status
         key = full_key(self, text, room, &n)
         if unlikely(engine is None or engine.closed):
-            self._engine.read(b"")              # raises StoreClosed
+            self.refuse()
         hash = hash64(key, n, engine.seed)
         shard = engine.shard_of(hash)
         for tries in range(TRIES):
@@ -239,7 +244,7 @@ cdef class StoreCore:
         cdef uint64_t hash
         key = full_key(self, text, room, &n)
         if engine is None or engine.closed:
-            self._engine.read(b"")
+            self.refuse()
         hash = hash64(key, n, engine.seed)
         shard = engine.shard_of(hash)
         if table_find(&shard.table.view, key, n, 1, hash, &found) == OK:
@@ -273,7 +278,7 @@ cdef class StoreCore:
         try:
             key = full_key(self, text, room, &n)
             if unlikely(engine is None or engine.closed):
-                self._engine.read(b"")
+                self.refuse()
             buf_clear(value)
             encode_value(v, value, self._allow_pickle)
             engine.prepare(&request, key, n, 1)
