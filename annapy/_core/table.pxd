@@ -40,8 +40,10 @@ A batch     its records carry REC_BATCH and the offset of the record before. Whi
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from annapy._core.arena cimport Arena, Heap
-from annapy._core.atomics cimport fence_acquire, load32_relaxed, load_acquire, load_relaxed
-from annapy._core.codec cimport likely
+from annapy._core.atomics cimport (
+    fence_acquire, load32_relaxed, load_acquire, load_relaxed, prefetch, words_equal,
+)
+from annapy._core.codec cimport OK, likely, unlikely
 
 cdef enum:
     SEGMENT_SIZE = 65536
@@ -139,9 +141,90 @@ cdef struct Place:               # where a key is, or would go (owner only; void
     size_t key_len
     uint32_t namespace
 
-cdef int table_find(const View* view, const uint8_t* key, size_t key_len, uint32_t namespace,
-                    uint64_t hash, Found* found) noexcept nogil
-# OK, MISSING, or BUSY (the key kept changing for READ_RETRIES rounds: ask the owner).
+cdef int table_find_slow(const View* view, const uint8_t* key, size_t key_len, uint32_t namespace,
+                         uint64_t hash, Found* found) noexcept nogil
+# table_find without a shortcut: displaced keys, batches, absent keys, retries.
+
+cdef extern from *:
+    """
+    #define annapy_ctz32(x) __builtin_ctz(x)
+    """
+    int ctz32 "annapy_ctz32"(uint32_t x) noexcept nogil
+
+cdef inline uint64_t fingerprint(uint64_t hash) noexcept nogil:
+    return hash & FINGERPRINT_MASK
+
+cdef inline uint32_t home_of(uint64_t hash) noexcept nogil:
+    """From the upper half of the hash: independent of the fingerprint."""
+    return <uint32_t>(((hash >> 32) * BUCKETS) >> 32)
+
+cdef inline Bucket* bucket_at(Segment* segment, uint32_t index) noexcept nogil:
+    return <Bucket*>(<uint8_t*>segment + 64) + index
+
+cdef inline Record* record_of(const View* view, uint64_t word) noexcept nogil:
+    return <Record*>(view.base + ((word & 0xFFFFFFFFFULL) << 4))
+
+cdef inline Segment* segment_for(const View* view, uint64_t hash) noexcept nogil:
+    cdef uint64_t depth = load_acquire(&view.header.depth)
+    cdef uint64_t mask = (<uint64_t>1 << depth) - 1
+    return <Segment*>(view.base + load_acquire(&view.directory[hash & mask]))
+
+cdef inline uint32_t bucket_matches(const Bucket* bucket, uint64_t wanted) noexcept nogil:
+    """A bit for each slot with that fingerprint; no branch, since none could be predicted."""
+    cdef const uint64_t* slot = bucket.slot
+    return (
+        <uint32_t>(load_relaxed(&slot[0]) >> FINGERPRINT_SHIFT == wanted)
+        | <uint32_t>(load_relaxed(&slot[1]) >> FINGERPRINT_SHIFT == wanted) << 1
+        | <uint32_t>(load_relaxed(&slot[2]) >> FINGERPRINT_SHIFT == wanted) << 2
+        | <uint32_t>(load_relaxed(&slot[3]) >> FINGERPRINT_SHIFT == wanted) << 3
+        | <uint32_t>(load_relaxed(&slot[4]) >> FINGERPRINT_SHIFT == wanted) << 4
+        | <uint32_t>(load_relaxed(&slot[5]) >> FINGERPRINT_SHIFT == wanted) << 5
+        | <uint32_t>(load_relaxed(&slot[6]) >> FINGERPRINT_SHIFT == wanted) << 6
+    )
+
+cdef inline int table_find(const View* view, const uint8_t* key, size_t key_len,
+                           uint32_t namespace, uint64_t hash, Found* found) noexcept nogil:
+    """OK, MISSING, or BUSY (the key kept changing for READ_RETRIES rounds: ask the owner).
+
+    Here is the way that almost every look-up takes, without a call: the key is in its home bucket,
+    alone with its fingerprint, and no batch hides it.
+    """
+    cdef Segment* segment = segment_for(view, hash)
+    cdef Bucket* bucket = bucket_at(segment, home_of(hash))
+    cdef uint32_t matches
+    cdef uint64_t version, mark, sizes, end
+    cdef Record* record
+    prefetch(bucket)
+    mark = load_relaxed(<const uint64_t*>&segment.depth)
+    if unlikely((hash ^ (mark >> 32)) & ((<uint64_t>1 << <uint32_t>mark) - 1)):
+        return table_find_slow(view, key, key_len, namespace, hash, found)
+    matches = bucket_matches(bucket, fingerprint(hash))
+    if unlikely(matches == 0 or matches & (matches - 1)):
+        return table_find_slow(view, key, key_len, namespace, hash, found)
+    found.slot = &bucket.slot[ctz32(matches)]
+    found.word = load_acquire(found.slot)
+    record = record_of(view, found.word)
+    end = <uint64_t>(<uint8_t*>record - view.base)
+    prefetch(<uint8_t*>record + 64)
+    prefetch(<uint8_t*>record + 128)
+    if unlikely(end + RECORD_HEADER > view.capacity):
+        return table_find_slow(view, key, key_len, namespace, hash, found)
+    version = load_acquire(&record.version)
+    sizes = load_relaxed(<const uint64_t*>&record.cell_len)
+    mark = load_relaxed(<const uint64_t*>&record.namespace)
+    end += (sizes >> 48) + <uint32_t>sizes
+    if unlikely(version == 0 or <uint16_t>(sizes >> 32) != key_len or <uint32_t>mark != namespace
+                or end > view.capacity or (sizes >> 48) < RECORD_HEADER + key_len
+                or mark >> 32 & REC_BATCH
+                or not words_equal(<uint8_t*>record + RECORD_HEADER, key, key_len)):
+        return table_find_slow(view, key, key_len, namespace, hash, found)
+    found.record = record
+    found.batch = NULL
+    found.version = version
+    found.flags = <uint32_t>(mark >> 32)
+    found.cell_len = <uint32_t>sizes
+    found.cell = <uint8_t*>record + (sizes >> 48)
+    return OK
 
 cdef inline bint table_still(const View* view, const Found* found) noexcept nogil:
     """After copying: whether what was copied is whole."""

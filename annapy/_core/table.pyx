@@ -10,12 +10,6 @@ from annapy._core.atomics cimport (
 )
 from annapy._core.codec cimport BUSY, CORRUPT, MISSING, NO_MEMORY, OK, likely, unlikely
 
-cdef extern from *:
-    """
-    #define annapy_ctz32(x) __builtin_ctz(x)
-    """
-    int ctz32 "annapy_ctz32"(uint32_t x) noexcept nogil
-
 assert sizeof(Root) == 64 and sizeof(ShardHeader) == 128, "layout of the headers"
 assert sizeof(Segment) == 64 and sizeof(Bucket) == 64, "layout of the index"
 assert sizeof(Record) == RECORD_HEADER, "layout of a record"
@@ -24,19 +18,6 @@ assert (BUCKETS + 1) * 64 == SEGMENT_SIZE, "layout of a segment"
 
 # --- where things are -----------------------------------------------------------------------
 
-cdef inline uint64_t fingerprint(uint64_t hash) noexcept nogil:
-    return hash & FINGERPRINT_MASK
-
-cdef inline uint32_t home_of(uint64_t hash) noexcept nogil:
-    """From the upper half of the hash: independent of the fingerprint."""
-    return <uint32_t>(((hash >> 32) * BUCKETS) >> 32)
-
-cdef inline Bucket* bucket_at(Segment* segment, uint32_t index) noexcept nogil:
-    return <Bucket*>(<uint8_t*>segment + 64) + index
-
-cdef inline Record* record_of(const View* view, uint64_t word) noexcept nogil:
-    return <Record*>(view.base + ((word & 0xFFFFFFFFFULL) << 4))
-
 cdef inline uint64_t slot_word(const View* view, const Record* record, uint64_t displacement,
                                uint64_t hash) noexcept nogil:
     return (
@@ -44,12 +25,6 @@ cdef inline uint64_t slot_word(const View* view, const Record* record, uint64_t 
         | displacement << 36
         | fingerprint(hash) << FINGERPRINT_SHIFT
     )
-
-cdef inline Segment* segment_for(const View* view, uint64_t hash) noexcept nogil:
-    cdef uint64_t depth = load_acquire(&view.header.depth)
-    cdef uint64_t mask = (<uint64_t>1 << depth) - 1
-    return <Segment*>(view.base + load_acquire(&view.directory[hash & mask]))
-
 
 # --- readers --------------------------------------------------------------------------------
 
@@ -110,20 +85,6 @@ cdef int _behind_batch(const View* view, const uint8_t* key, size_t key_len, uin
     return OK
 
 
-cdef inline uint32_t _matches(const Bucket* bucket, uint64_t wanted) noexcept nogil:
-    """A bit for each slot with that fingerprint; no branch, since none could be predicted."""
-    cdef const uint64_t* slot = bucket.slot
-    return (
-        <uint32_t>(load_relaxed(&slot[0]) >> FINGERPRINT_SHIFT == wanted)
-        | <uint32_t>(load_relaxed(&slot[1]) >> FINGERPRINT_SHIFT == wanted) << 1
-        | <uint32_t>(load_relaxed(&slot[2]) >> FINGERPRINT_SHIFT == wanted) << 2
-        | <uint32_t>(load_relaxed(&slot[3]) >> FINGERPRINT_SHIFT == wanted) << 3
-        | <uint32_t>(load_relaxed(&slot[4]) >> FINGERPRINT_SHIFT == wanted) << 4
-        | <uint32_t>(load_relaxed(&slot[5]) >> FINGERPRINT_SHIFT == wanted) << 5
-        | <uint32_t>(load_relaxed(&slot[6]) >> FINGERPRINT_SHIFT == wanted) << 6
-    )
-
-
 cdef int _look(const View* view, Segment* segment, const uint8_t* key, size_t key_len,
                uint32_t namespace, uint64_t hash, Found* found) noexcept nogil:
     cdef uint32_t index = home_of(hash)
@@ -134,7 +95,7 @@ cdef int _look(const View* view, Segment* segment, const uint8_t* key, size_t ke
     cdef int i, displacement, status
     for displacement in range(DISPLACEMENT_MAX + 1):
         bucket = bucket_at(segment, index)
-        matches = _matches(bucket, wanted)
+        matches = bucket_matches(bucket, wanted)
         while matches:
             i = ctz32(matches)
             matches &= matches - 1
@@ -153,7 +114,7 @@ cdef int _look(const View* view, Segment* segment, const uint8_t* key, size_t ke
     return MISSING
 
 
-cdef int table_find(const View* view, const uint8_t* key, size_t key_len, uint32_t namespace,
+cdef int table_find_slow(const View* view, const uint8_t* key, size_t key_len, uint32_t namespace,
                     uint64_t hash, Found* found) noexcept nogil:
     cdef Segment* segment
     cdef uint64_t version
