@@ -10,11 +10,11 @@ Invariants
     through the same engine by the Python methods of Store: `_present`, `_set_slow`, `_apply`
     an array over VIEW_MIN bytes comes back as a read-only view that pins its slab
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from annapy._core.atomics cimport cas64, store_release, words_out
+from annapy._core.atomics cimport bytes_out, cas64, load_relaxed, store_release, words_out
 from annapy._core.cell cimport HEADER_SIZE, STAMP_SIZE, TAG_LWW, TAG_PNCOUNTER, Cell, cell_parse
 from annapy._core.codec cimport (
     MISSING, OK, Buf, buf_clear, buf_free, buf_init, likely, span, store_u64, unlikely,
@@ -29,7 +29,7 @@ from annapy._core.table cimport (
     COPIED_MAX, REC_PLAIN, REC_TOMBSTONE, Found, table_find, table_still,
 )
 from annapy._views cimport array_view
-from annapy.values cimport V_ARRAY_HEAD, decode_value, encode_value, value_is_array
+from annapy.values cimport V_ARRAY_HEAD, V_BYTES, decode_value, encode_value, value_is_array
 
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object x)
@@ -76,6 +76,22 @@ cdef inline const uint8_t* full_key(StoreCore store, object text, uint8_t* room,
     memcpy(room, PyBytes_AS_STRING(store.prefix), prefix)
     memcpy(room + prefix, p, n)
     return room
+
+
+cdef inline object short_bytes(const Found* found):
+    """A plain register that holds bytes of less than 128: copied once, still to be validated; or None.
+
+    Copying a cell aside and decoding it there would stall: what was stored in words is loaded again
+    in vectors before it has left the store buffer.
+    """
+    cdef uint64_t head = load_relaxed(<const uint64_t*>(found.cell + PLAIN_AT - 4))
+    cdef size_t n = (head >> 40) & 0xFF
+    cdef bytes value
+    if (head >> 32) & 0xFF != V_BYTES or n >= 0x80 or found.cell_len != PLAIN_AT + 2 + n:
+        return None
+    value = PyBytes_FromStringAndSize(NULL, n)
+    bytes_out(PyBytes_AS_STRING(value), found.cell + PLAIN_AT + 2, n)
+    return value
 
 
 cdef inline bint maybe_count(object v):
@@ -139,6 +155,7 @@ cdef class StoreCore:
         cdef Found found
         cdef Shard* shard
         cdef uint64_t hash
+        cdef object value
         cdef int tries, status
         key = full_key(self, text, room, &n)
         if unlikely(engine is None or engine.closed):
@@ -155,6 +172,13 @@ cdef class StoreCore:
                 break
             if unlikely(not found.flags & REC_PLAIN or found.cell_len > COPIED_MAX):
                 break
+            value = short_bytes(&found)
+            if value is not None:
+                if likely(table_still(&shard.table.view, &found)):
+                    if engine.marks and found.record.visited == 0:
+                        found.record.visited = 1
+                    return value
+                continue
             words_out(copied, found.cell, found.cell_len)
             if likely(table_still(&shard.table.view, &found)):
                 if engine.marks and found.record.visited == 0:

@@ -90,6 +90,30 @@ static inline void annapy_words_out(void *to, const void *from, size_t n) {
     }
 }
 
+/* As words_out, from any byte of shared memory: aligned words are loaded and shifted together. */
+static inline void annapy_bytes_out(void *to, const void *from, size_t n) {
+    const uint64_t *f = (const uint64_t *)((uintptr_t)from & ~(uintptr_t)7);
+    unsigned shift = 8 * (unsigned)((uintptr_t)from & 7);
+    uint8_t *t = (uint8_t *)to;
+    uint64_t low, high, w;
+    if (shift == 0) {
+        annapy_words_out(to, from, n);
+        return;
+    }
+    low = __atomic_load_n(f++, ANNAPY_WORD_LOAD);
+    for (; n >= 8; n -= 8, t += 8, f++) {
+        high = __atomic_load_n(f, ANNAPY_WORD_LOAD);
+        w = low >> shift | high << (64 - shift);
+        memcpy(t, &w, 8);
+        low = high;
+    }
+    if (n) {
+        w = low >> shift;
+        if (n > 8 - shift / 8) w |= __atomic_load_n(f, ANNAPY_WORD_LOAD) << (64 - shift);
+        annapy_tail_out(t, w, n);
+    }
+}
+
 /* From private memory to shared memory; `to` is 8-byte aligned, the last word is zero-padded. */
 static inline void annapy_words_in(void *to, const void *from, size_t n) {
     uint64_t *t = (uint64_t *)to;

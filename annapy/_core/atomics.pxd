@@ -35,5 +35,6 @@ cdef extern from "atomics.h" nogil:
     void cpu_pause "annapy_pause"() noexcept
 
     void words_out "annapy_words_out"(void* to, const void* shared, size_t n) noexcept
+    void bytes_out "annapy_bytes_out"(void* to, const void* shared, size_t n) noexcept
     void words_in "annapy_words_in"(void* shared, const void* source, size_t n) noexcept
     bint words_equal "annapy_words_equal"(const void* shared, const void* mine, size_t n) noexcept

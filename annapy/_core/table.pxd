@@ -110,6 +110,7 @@ cdef struct View:                # what a reader needs of one shard; constant wh
     ShardHeader* header
     uint64_t* directory
     const uint64_t* batch        # Root.batch
+    uint64_t mask                # of the directory, maybe outdated: a segment tells (table_find)
 
 cdef struct Found:               # a record that was alive when table_find returned
     const uint64_t* slot
@@ -164,6 +165,10 @@ cdef inline Bucket* bucket_at(Segment* segment, uint32_t index) noexcept nogil:
 cdef inline Record* record_of(const View* view, uint64_t word) noexcept nogil:
     return <Record*>(view.base + ((word & 0xFFFFFFFFFULL) << 4))
 
+cdef inline Segment* segment_hint(const View* view, uint64_t hash) noexcept nogil:
+    """By the mask of some time ago, without waiting for the depth; the right one or one too many."""
+    return <Segment*>(view.base + load_acquire(&view.directory[hash & load_relaxed(&view.mask)]))
+
 cdef inline Segment* segment_for(const View* view, uint64_t hash) noexcept nogil:
     cdef uint64_t depth = load_acquire(&view.header.depth)
     cdef uint64_t mask = (<uint64_t>1 << depth) - 1
@@ -189,7 +194,7 @@ cdef inline int table_find(const View* view, const uint8_t* key, size_t key_len,
     Here is the way that almost every look-up takes, without a call: the key is in its home bucket,
     alone with its fingerprint, and no batch hides it.
     """
-    cdef Segment* segment = segment_for(view, hash)
+    cdef Segment* segment = segment_hint(view, hash)
     cdef Bucket* bucket = bucket_at(segment, home_of(hash))
     cdef uint32_t matches
     cdef uint64_t version, mark, sizes, end

@@ -121,6 +121,9 @@ cdef int table_find_slow(const View* view, const uint8_t* key, size_t key_len, u
     cdef uint64_t mark
     cdef int status, tries
     for tries in range(READ_RETRIES):
+        mark = (<uint64_t>1 << load_acquire(&view.header.depth)) - 1
+        if load_relaxed(&view.mask) != mark:
+            store_relaxed(<uint64_t*>&view.mask, mark)
         segment = segment_for(view, hash)
         prefetch(bucket_at(segment, home_of(hash)))
         version = load_acquire(&segment.version)
