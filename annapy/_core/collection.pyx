@@ -181,6 +181,14 @@ cdef int collection_join(TreeOwner* o, CollectionScratch* s, const LatticeType* 
 
 # --- from Python: for tests and measurements ------------------------------------------------
 
+cdef extern from *:
+    """
+    /* Or else the compiler leaves out what is written just before free. */
+    #define annapy_written(p) __asm__ __volatile__("" : : "r"(p) : "memory")
+    """
+    void written "annapy_written"(void* p) noexcept nogil
+
+
 cdef struct MallocHeap:          # each slab is a malloc of its own, poisoned when it is freed
     uint64_t used
     int64_t failing_from         # allocations that still succeed; negative: all
@@ -202,6 +210,7 @@ cdef uint64_t malloc_alloc(void* heap, uint64_t size) noexcept nogil:
 cdef void malloc_free(void* heap, uint64_t offset, uint64_t size) noexcept nogil:
     (<MallocHeap*>heap).used -= size
     memset(<void*>offset, 0xDD, size)
+    written(<void*>offset)
     free(<void*>offset)
 
 

@@ -410,7 +410,7 @@ cdef int climb(Change* c, Pieces* p, int delta) noexcept nogil:
 cdef int set_top(Change* c, Pieces* p) noexcept nogil:
     cdef TreeRoot* r = c.root
     cdef TreeNode* n
-    cdef uint64_t top
+    cdef uint64_t top, child
     if p.n > 1:
         if r.height + 1 >= TREE_HEIGHT_MAX:
             return OVER_LIMIT
@@ -429,8 +429,9 @@ cdef int set_top(Change* c, Pieces* p) noexcept nogil:
         r.height = 1
     n = tree_node(c.o.base, top)
     while n.level and n.count == 1:
+        child = inner_children(n)[0]
         discard(c, top)
-        top = inner_children(n)[0]
+        top = child
         n = tree_node(c.o.base, top)
         r.height -= 1
     r.top = top
