@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from annapy import aio as aio
     from annapy import lattice as lattice
     from annapy import testing as testing
+    from annapy._views import Tensor as Tensor
     from annapy.errors import (
         AckTimeout as AckTimeout,
     )
@@ -92,6 +93,7 @@ _LAZY = {
     "Event": ("annapy.watch", "Event"),
     "Lattice": ("annapy.lattice.base", "Lattice"),
     "Store": ("annapy.store", "Store"),
+    "Tensor": ("annapy._views", "Tensor"),
     "aio": ("annapy.aio", ""),
     "connect": ("annapy.hub", "connect"),
     "errors": ("annapy.errors", ""),
@@ -123,6 +125,7 @@ __all__ = [
     "Store",
     "StoreClosed",
     "StoreLocked",
+    "Tensor",
     "__version__",
     "aio",
     "connect",

@@ -79,7 +79,7 @@ cdef inline const uint8_t* full_key(StoreCore store, object text, uint8_t* room,
 
 
 cdef inline object short_bytes(const Found* found):
-    """A plain register that holds bytes of less than 128: copied once, still to be validated; or None.
+    """A plain register of less than 128 bytes: copied once, still to be validated; or None.
 
     Copying a cell aside and decoding it there would stall: what was stored in words is loaded again
     in vectors before it has left the store buffer.

@@ -166,7 +166,7 @@ cdef inline Record* record_of(const View* view, uint64_t word) noexcept nogil:
     return <Record*>(view.base + ((word & 0xFFFFFFFFFULL) << 4))
 
 cdef inline Segment* segment_hint(const View* view, uint64_t hash) noexcept nogil:
-    """By the mask of some time ago, without waiting for the depth; the right one or one too many."""
+    """By the mask of some time ago, without waiting for the depth: the right one, or another."""
     return <Segment*>(view.base + load_acquire(&view.directory[hash & load_relaxed(&view.mask)]))
 
 cdef inline Segment* segment_for(const View* view, uint64_t hash) noexcept nogil:
