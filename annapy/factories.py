@@ -43,7 +43,7 @@ class Factories:
 
             def forget(dead: object, cached: Any = cached, slot: Any = slot) -> None:
                 if cached.get(slot) is dead:
-                    del cached[slot]
+                    cached.pop(slot, None)    # another thread may have been here
 
             cached[slot] = ref(handle, forget)
         return handle
