@@ -26,7 +26,7 @@ from annapy._core.ledger cimport COLD_NONE
 from annapy._core.registry cimport OP_ADD, OP_SET
 from annapy._core.shard cimport TTL_KEEP, Request, Shard
 from annapy._core.table cimport (
-    COPIED_MAX, REC_PLAIN, REC_TOMBSTONE, Found, table_find, table_still,
+    COPIED_MAX, REC_PLAIN, REC_TOMBSTONE, Found, table_find, table_find_slow, table_still,
 )
 from annapy._views cimport array_view
 from annapy.values cimport V_ARRAY_HEAD, V_BYTES, decode_value, encode_value, value_is_array
@@ -271,7 +271,7 @@ cdef class StoreCore:
             self.refuse()
         hash = hash64(key, n, engine.seed)
         shard = engine.shard_of(hash)
-        if table_find(&shard.table.view, key, n, 1, hash, &found) == OK:
+        if table_find_slow(&shard.table.view, key, n, 1, hash, &found) == OK:
             if found.flags & REC_PLAIN and table_still(&shard.table.view, &found):
                 return True
         return engine.read(<bytes>key[:n]) is not None
