@@ -193,7 +193,7 @@ cdef class StoreCore:
         cdef Request request
         cdef Cell cell
         cdef object record
-        engine.prepare(&request, key, n, 1)
+        engine.name(&request, key, n, 1, hash)
         record = engine.bring_in(engine.shard_of(hash), &request)
         if record is None:
             return _absent

@@ -21,6 +21,8 @@ cdef class Requests(Memory):
     cdef uint64_t commit_at
     cdef bint woken               # the persister knows that there is dirt
 
+    cdef void name(self, Request* request, const uint8_t* key, size_t key_len, uint32_t namespace,
+                   uint64_t hash) noexcept nogil
     cdef void prepare(self, Request* request, const uint8_t* key, size_t key_len,
                       uint32_t namespace) noexcept nogil
     cdef int submit(self, Request* request) except -1

@@ -87,15 +87,20 @@ cdef inline void send(Shard* shard, Request* request):
 cdef class Requests(Memory):
     """See requests.pxd."""
 
-    cdef void prepare(self, Request* request, const uint8_t* key, size_t key_len,
-                      uint32_t namespace) noexcept nogil:
+    cdef void name(self, Request* request, const uint8_t* key, size_t key_len, uint32_t namespace,
+                   uint64_t hash) noexcept nogil:
+        """A request that writes nothing of its own, so needs no stamp."""
         memset(request, 0, sizeof(Request))
         request.key = key
         request.key_len = key_len
         request.namespace = namespace
-        request.hash = hash64(key, key_len, self.seed)
-        request.ttl_ms = TTL_KEEP
+        request.hash = hash
         request.now_ms = clock_ms()
+
+    cdef void prepare(self, Request* request, const uint8_t* key, size_t key_len,
+                      uint32_t namespace) noexcept nogil:
+        self.name(request, key, key_len, namespace, hash64(key, key_len, self.seed))
+        request.ttl_ms = TTL_KEEP
         request.op.stamp.hlc = clock_stamp(&self.clock)
         request.op.stamp.actor = self.actor
         request.op.stamp.client = self.client
