@@ -417,6 +417,7 @@ class AsyncWatch:
         def ring() -> None:
             loop.call_soon_threadsafe(signal.set)
 
+        end = None if plain.timeout is None else loop.time() + plain.timeout
         switchboard.listen(ring)
         try:
             while not plain.over:
@@ -424,9 +425,13 @@ class AsyncWatch:
                 event = plain._take()
                 if event is not None:
                     return event
+                pause, expiry = plain._pause(None if end is None else end - loop.time())
                 try:
-                    await wait_for(signal.wait(), plain.timeout)
+                    await wait_for(signal.wait(), pause)
                 except TimedOut:
+                    if expiry:
+                        plain._store.engine.expire()
+                        continue
                     event = plain._take()
                     if event is None:
                         break

@@ -203,17 +203,21 @@ class Watch:
         """As `switchboard.wait`, but up at deadlines: nobody writes when a key expires."""
         end = None if self.timeout is None else monotonic() + self.timeout
         while not self.over:
-            left = None if end is None else end - monotonic()
-            due = self._store.engine.next_deadline()
-            if due is None:
-                return switchboard.wait(since, left)
-            pause = max(0.0, due / 1000 - time()) + 0.005     # the coarse clock's step
-            if left is not None and left <= pause:
-                return switchboard.wait(since, left)
+            pause, expiry = self._pause(None if end is None else end - monotonic())
             if switchboard.wait(since, pause):
                 return True
+            if not expiry:
+                return False
             self._store.engine.expire()
         return True
+
+    def _pause(self, left: float | None) -> tuple[float | None, bool]:
+        """How long to wait, and whether for a key's expiry: at most `left` seconds."""
+        due = self._store.engine.next_deadline()
+        if due is None:
+            return left, False
+        pause = max(0.0, due / 1000 - time()) + 0.005     # the coarse clock's step
+        return (pause, True) if left is None or pause < left else (left, False)
 
     def __repr__(self) -> str:
         return f"<watch on {self._prefix.decode('utf-8', 'replace')!r} of {self._store!r}>"
