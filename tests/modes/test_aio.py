@@ -185,10 +185,9 @@ def test_scan_watch_lock_batch(a: aio.AsyncStore) -> None:
 
 def test_a_watch_wakes_when_a_key_expires() -> None:
     async def main() -> list[str]:
-        async with annapy.aio.open() as s:
-            async with s.watch(timeout=5) as events:
-                await s.set("k", 1, ttl=0.05)
-                return [(await anext_of(events)).kind for _ in range(2)]
+        async with annapy.aio.open() as s, s.watch(timeout=5) as events:
+            await s.set("k", 1, ttl=0.05)
+            return [(await anext_of(events)).kind for _ in range(2)]
 
     async def anext_of(events: Any) -> Any:
         return await events.__anext__()
